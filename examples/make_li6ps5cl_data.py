@@ -34,7 +34,7 @@ import numpy as np
 import typer
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read, write
+from ase.io import iread, write
 from ase.md.langevin import Langevin
 from ase.spacegroup import crystal
 
@@ -322,7 +322,7 @@ def is_finished(plan: Trajectory, folder: Path) -> bool:
     path = folder / plan.name
     if not path.exists():
         return False
-    part: list[Atoms] = read(path, index=":", format="extxyz")
+    part = list(iread(path, index=":", format="extxyz"))
     found = (part[0].info["temperature"], part[0].info["strain"], len(part), part[0].info["step"])
     if found != (plan.temperature, plan.strain, plan.frames, plan.stride):
         raise typer.BadParameter(
@@ -370,7 +370,7 @@ def gather(
     """Join the finished parts, in the order of trajectory and time, in one new file."""
     frames: list[Atoms] = []
     for part in sorted(folder.glob("trajectory-*.extxyz.gz")):
-        frames += read(part, index=":", format="extxyz")
+        frames += iread(part, index=":", format="extxyz")
     if not frames:
         raise typer.BadParameter(
             f"The 'folder' parameter of gather must hold finished parts. Got {folder} instead. Call run first."
