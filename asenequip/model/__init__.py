@@ -1,1 +1,1 @@
-"""."""
+"""The Allegro potential: hyperparameters, parts, assembly, derivatives."""

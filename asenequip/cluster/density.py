@@ -1,0 +1,290 @@
+"""Point-adaptive densities: k*, k-nearest-neighbour and PAk estimates of the log density."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asenequip.cluster.dimension import two_nn
+from asenequip.cluster.neighbours import Method, Neighbours, nearest_neighbours
+
+__all__ = [
+    "Neighbourhoods",
+    "adaptive_neighbourhoods",
+    "k_star",
+    "knn_log_density",
+    "log_unit_ball",
+    "pak_log_density",
+    "test_thresholds",
+]
+
+FIRST_TESTED = 4
+"""The first neighbour the uniformity test looks at."""
+ADAPTIVE_START = 100
+"""Neighbours searched first where their number is adaptive."""
+ADAPTIVE_ENTRIES = 64_000_000
+"""Adaptive neighbourhoods stop to grow at this many distances: 0.8 GB of distances and indices."""
+
+
+@dataclass(frozen=True)
+class Neighbourhoods:
+    """Neighbours of every point and how many of them see one density.
+
+    Attributes
+    ----------
+    neighbours : Neighbours
+        Distances and indices, shape (n_points, k + 1).
+    k_star : ndarray of int64, shape (n_points,)
+        The number of neighbours over which the density is constant within noise.
+    dimension : float
+        Intrinsic dimension.
+    saturated : float
+        Share of the points whose k* stands at the largest value the neighbours allow.
+    """
+
+    neighbours: Neighbours
+    k_star: NDArray[np.int64]
+    dimension: float
+    saturated: float
+
+
+def log_unit_ball(dimension: float) -> float:
+    """Give ln of the volume of the unit ball, pi^(d/2) / Gamma(d/2 + 1)."""
+    from scipy.special import gammaln
+
+    return float(0.5 * dimension * np.log(np.pi) - gammaln(0.5 * dimension + 1))
+
+
+def test_thresholds(k: int, dimension: float, significance: float) -> NDArray:
+    """Give the largest |ln r_i - ln r_j| at rank s that still passes for one density.
+
+    The statistic of the likelihood-ratio test between one and two densities is D = 4 s ln cosh(d (ln r_i - ln r_j) / 2)
+    (Rodriguez et al. 2018, J. Chem. Theory Comput. 14, 1206, eq. 8, in log-volumes), so D > D_thr is a bound on the
+    difference of the logarithms alone.
+
+    Parameters
+    ----------
+    k : int
+        Ranks 0 .. k - 1 are given.
+    dimension : float
+        Intrinsic dimension.
+    significance : float
+        Quantile of chi^2 with one degree of freedom: 1e-6 gives 23.928.
+
+    Returns
+    -------
+    ndarray of float64, shape (k,)
+        Infinite at rank 0.
+    """
+    from scipy.stats import chi2
+
+    threshold = chi2.isf(significance, 1)
+    with np.errstate(divide="ignore", over="ignore"):
+        exponent = threshold / (4.0 * np.arange(k))
+    # arccosh(exp(x)) = x + ln(1 + sqrt(1 - exp(-2 x))), which does not overflow
+    return (exponent + np.log1p(np.sqrt(-np.expm1(-2 * exponent)))) * (2.0 / dimension)
+
+
+def k_star(
+    distances: NDArray,
+    indices: NDArray,
+    dimension: float,
+    significance: float = 1e-6,
+    reference: NDArray | None = None,
+) -> NDArray[np.int64]:
+    """Find how many neighbours of each point see the density it sees itself.
+
+    For j = 4 .. k - 1 the volume of the point's first j - 1 neighbours is compared with that of its j-th neighbour's
+    (Rodriguez et al. 2018); k* is the last j before the first failure.
+
+    Parameters
+    ----------
+    distances : ndarray of float64, shape (n_points, k + 1)
+        Distances, column 0 the point itself (or, for new points, anything).
+    indices : ndarray of int, shape (n_points, k + 1)
+        Neighbours.
+    dimension : float
+        Intrinsic dimension.
+    significance : float
+        Significance of the test.
+    reference : ndarray of float64, shape (n_reference, k + 1), optional
+        Distances of the points that `indices` refers to, `distances` unless given.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_points,)
+        Between 3 and k - 1 (k where k < 4).
+    """
+    n, width = distances.shape
+    limit = width - 1
+    result = np.full(n, max(1, limit - 1), np.int64)
+    if limit <= FIRST_TESTED:
+        return result
+    bounds = test_thresholds(limit, dimension, significance)
+    with np.errstate(divide="ignore"):
+        logs = np.log(distances)
+        other = logs if reference is None else np.log(reference)
+    active = np.arange(n)
+    start, step = FIRST_TESTED, 4
+    while start < limit and len(active):
+        stop = min(limit, start + step)
+        ranks = np.arange(start, stop) - 1
+        difference = logs[active[:, None], ranks] - other[indices[active, start:stop], ranks]
+        failed = np.abs(difference) > bounds[ranks]
+        broken = failed.any(axis=1)
+        result[active[broken]] = start + failed[broken].argmax(axis=1) - 1
+        active = active[~broken]
+        start, step = stop, min(32, 2 * step)
+    return result
+
+
+def adaptive_neighbourhoods(
+    points: NDArray,
+    *,
+    dimension: float | None = None,
+    max_neighbours: int | None = None,
+    significance: float = 1e-6,
+    period: NDArray | None = None,
+    method: Method = "auto",
+    device: str = "cpu",
+) -> Neighbourhoods:
+    """Find neighbours and k*, with more and more neighbours until no k* is held back by their number.
+
+    Parameters
+    ----------
+    points : ndarray of float64, shape (n_points, n_features)
+        Distinct points, at least 4.
+    dimension : float, optional
+        Intrinsic dimension; that of 2NN unless given.
+    max_neighbours : int, optional
+        A fixed number of neighbours. Unless given it doubles from 100 until every k* is below its limit or 64 million
+        distances are held.
+    significance : float
+        Significance of the test.
+    period, method, device
+        As for `nearest_neighbours`.
+
+    Returns
+    -------
+    Neighbourhoods
+    """
+    n = len(points)
+    k = min(n - 1, max_neighbours or ADAPTIVE_START)
+    ceiling = n - 1 if max_neighbours is None else k
+    ceiling = min(ceiling, max(k, ADAPTIVE_ENTRIES // n))
+    while True:
+        found = nearest_neighbours(points, k, period=period, method=method, device=device)
+        if dimension is None:
+            dimension = two_nn(found.distances)[0]
+        star = k_star(found.distances, found.indices, dimension, significance)
+        held = float((star >= k - 1).mean())
+        if k >= ceiling or held == 0:
+            return Neighbourhoods(found, star, float(dimension), held)
+        k = min(ceiling, 2 * k)
+
+
+def knn_log_density(radii: NDArray, counts: NDArray, dimension: float, n_points: float) -> tuple[NDArray, NDArray]:
+    """Estimate ln density from the ball that holds `counts` neighbours: ln k - ln N - ln V_d - d ln r_k.
+
+    Parameters
+    ----------
+    radii : ndarray of float64, shape (n,)
+        Distance of the k-th neighbour.
+    counts : ndarray, shape (n,)
+        k, or the weight of the points within the ball.
+    dimension : float
+        Intrinsic dimension.
+    n_points : float
+        Number of points N of the set.
+
+    Returns
+    -------
+    log_density, error : ndarray of float64, shape (n,)
+        The density has the unit of an inverse volume in `dimension` dimensions; the error is 1 / sqrt(k).
+    """
+    counts = np.asarray(counts, np.float64)
+    value = np.log(counts) - np.log(n_points) - log_unit_ball(dimension) - dimension * np.log(radii)
+    return value, 1 / np.sqrt(counts)
+
+
+def pak_log_density(
+    distances: NDArray,
+    k: NDArray,
+    dimension: float,
+    n_points: float,
+    weights: NDArray | None = None,
+    tolerance: float = 1e-12,
+) -> tuple[NDArray, NDArray]:
+    """Estimate ln density by PAk: a density in each ball that varies linearly, in its logarithm, with the rank.
+
+    Maximises sum_l [n_l (F + a l) - v_l exp(F + a l)] over F and a, with v_l the volume of the l-th shell and n_l the
+    points on it, by Newton's method with a capped step; ln rho = F - ln N (Rodriguez et al. 2018, eq. 11-14).
+
+    Parameters
+    ----------
+    distances : ndarray of float64, shape (n, max(k) + 1) or wider
+        Distances, column 0 being zero.
+    k : ndarray of int, shape (n,)
+        Neighbours used for each point, at least 2.
+    dimension : float
+        Intrinsic dimension.
+    n_points : float
+        Number of points N of the set.
+    weights : ndarray of float64, shape (n, max(k)), optional
+        Points n_l on each shell, 1 unless given.
+    tolerance : float
+        Newton stops when no step is larger.
+
+    Returns
+    -------
+    log_density, error : ndarray of float64, shape (n,)
+        The error is sqrt((4 k + 2) / (k (k - 1))).
+    """
+    value = np.empty(len(k))
+    order = np.argsort(k, kind="stable")
+    start = 0
+    while start < len(k):
+        # points of like k share a block, so that the padding stays below a quarter
+        smallest = k[order[start]]
+        stop = int(np.searchsorted(k[order], smallest + smallest // 4, side="right"))
+        stop = min(stop, start + max(1, 2_000_000 // int(k[order[stop - 1]])))
+        rows = order[start:stop]
+        width = int(k[rows].max())
+        shells = None if weights is None else weights[rows, :width]
+        value[rows] = _pak_block(distances[rows, : width + 1], k[rows], dimension, shells, tolerance)
+        start = stop
+    total = k.astype(np.float64)
+    radii = distances[np.arange(len(k)), k]
+    value -= np.log(n_points) + log_unit_ball(dimension) + dimension * np.log(radii)
+    return value, np.sqrt((4 * total + 2) / (total * (total - 1)))
+
+
+def _pak_block(distances: NDArray, k: NDArray, dimension: float, shells: NDArray | None, tolerance: float) -> NDArray:
+    """Maximise the likelihood of one block; give F for volumes in units of each ball's own."""
+    width = distances.shape[1] - 1
+    radii = distances[np.arange(len(k)), k]
+    inside = np.arange(1, width + 1) <= k[:, None]
+    volumes = np.diff((distances / radii[:, None]) ** dimension, axis=1) * inside
+    counts = inside.astype(np.float64) if shells is None else shells * inside
+    rank = np.arange(1, width + 1) / k[:, None]  # in units of k, for the conditioning
+    total, moment = counts.sum(1), (counts * rank).sum(1)
+    constant, slope = np.log(total), np.zeros(len(k))
+    active = np.arange(len(k))
+    for _ in range(100):
+        v, ranks = volumes[active], rank[active]
+        density = v * np.exp(constant[active, None] + slope[active, None] * ranks)
+        first = density * ranks
+        s0, s1, s2 = density.sum(1), first.sum(1), (first * ranks).sum(1)
+        g0, g1 = total[active] - s0, moment[active] - s1
+        determinant = np.maximum(s0 * s2 - s1 * s1, np.finfo(np.float64).tiny)
+        d0, d1 = (s2 * g0 - s1 * g1) / determinant, (s0 * g1 - s1 * g0) / determinant
+        size = np.maximum(np.abs(d0), np.abs(d1))
+        scale = np.minimum(1.0, 2.0 / np.maximum(size, 1e-300))
+        constant[active] += scale * d0
+        slope[active] += scale * d1
+        active = active[size > tolerance]
+        if not len(active):
+            break
+    return constant

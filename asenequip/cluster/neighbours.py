@@ -1,0 +1,285 @@
+"""Nearest neighbours: exact by KD-tree or by blocked brute force, periodic, approximate with measured recall."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asenequip.cluster._checks import check
+
+__all__ = ["Neighbours", "cross_neighbours", "minimum_image", "nearest_neighbours", "threads"]
+
+Method = Literal["auto", "tree", "brute", "approximate"]
+TREE_FEATURES = 12
+"""Up to this many coordinates a KD-tree is faster than comparing every pair (measured at 50,000 points)."""
+BLOCK_BYTES = 32 * 2**20
+"""Working memory of one block of the brute-force search."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest neighbours of every point, in order of distance.
+
+    Attributes
+    ----------
+    distances : ndarray of float64, shape (n_points, k + 1)
+        Distances in the unit of the coordinates; column 0 is the point itself, at 0.
+    indices : ndarray of int32, shape (n_points, k + 1)
+        Indices of the neighbours; column 0 is the point itself.
+    recall : float
+        Measured share of the true neighbours that was found: 1 for an exact search.
+    """
+
+    distances: NDArray[np.float64]
+    indices: NDArray[np.int32]
+    recall: float = 1.0
+
+    @property
+    def k(self) -> int:
+        """Number of neighbours of each point, itself not counted."""
+        return self.distances.shape[1] - 1
+
+    def head(self, k: int) -> Neighbours:
+        """Give the same neighbourhoods cut to the first `k` neighbours."""
+        return Neighbours(self.distances[:, : k + 1], self.indices[:, : k + 1], self.recall)
+
+
+def threads() -> int:
+    """Give the number of processors this process may use, or OMP_NUM_THREADS where that is set."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def minimum_image(vectors: NDArray, period: NDArray | None) -> NDArray:
+    """Bring difference vectors into [-period / 2, period / 2], in place, and return them.
+
+    Parameters
+    ----------
+    vectors : ndarray of float64, shape (..., n_features)
+        Differences of coordinates.
+    period : ndarray of float64, shape (n_features,), or None
+        Periods, 0 where a coordinate is not periodic.
+
+    Returns
+    -------
+    ndarray of float64, shape (..., n_features)
+        The same array.
+    """
+    if period is not None:
+        for axis in np.flatnonzero(period):
+            component = vectors[..., axis]
+            component -= period[axis] * np.rint(component / period[axis])
+    return vectors
+
+
+def nearest_neighbours(
+    points: NDArray,
+    k: int,
+    *,
+    period: NDArray | None = None,
+    method: Method = "auto",
+    device: str = "cpu",
+    seed: int = 0,
+) -> Neighbours:
+    """Find the `k` nearest neighbours of every point among the others.
+
+    Parameters
+    ----------
+    points : ndarray of float64, shape (n_points, n_features)
+        Coordinates.
+    k : int
+        Number of neighbours, the point itself not counted, below `n_points`.
+    period : ndarray of float64, shape (n_features,), optional
+        Periods, 0 where a coordinate is not periodic.
+    method : {"auto", "tree", "brute", "approximate"}
+        "auto" takes the tree up to 12 coordinates and brute force above; both are exact. "approximate" needs
+        pynndescent or hnswlib and measures its recall on 256 points.
+    device : str
+        Where brute force runs: "cpu", or a torch device such as "cuda".
+    seed : int
+        Seed of the approximate search and of the sample its recall is measured on.
+
+    Returns
+    -------
+    Neighbours
+        With column 0 the point itself.
+
+    Raises
+    ------
+    ValueError
+        If `k` is not below the number of points or `method` is unknown.
+    """
+    n = len(points)
+    check(1 <= k < n, "k", "nearest_neighbours", f"an int in [1, {n - 1}]", k, "Ask for fewer neighbours than points.")
+    distances, indices, recall = _search(points, points, k + 1, period, method, device, seed)
+    _put_self_first(distances, indices)
+    return Neighbours(distances, indices, recall)
+
+
+def cross_neighbours(
+    queries: NDArray,
+    points: NDArray,
+    k: int,
+    *,
+    period: NDArray | None = None,
+    method: Method = "auto",
+    device: str = "cpu",
+    seed: int = 0,
+) -> tuple[NDArray, NDArray]:
+    """Find, for every query, its `k` nearest points.
+
+    Parameters
+    ----------
+    queries : ndarray of float64, shape (n_queries, n_features)
+        Coordinates of the new points.
+    points : ndarray of float64, shape (n_points, n_features)
+        Coordinates of the points to choose from.
+    k, period, method, device, seed
+        As for `nearest_neighbours`; `k` may equal the number of points.
+
+    Returns
+    -------
+    distances : ndarray of float64, shape (n_queries, k)
+    indices : ndarray of int32, shape (n_queries, k)
+    """
+    n = len(points)
+    check(1 <= k <= n, "k", "cross_neighbours", f"an int in [1, {n}]", k, "Ask for no more neighbours than points.")
+    distances, indices, _ = _search(queries, points, k, period, method, device, seed)
+    return distances, indices
+
+
+def _search(
+    queries: NDArray, points: NDArray, k: int, period: NDArray | None, method: str, device: str, seed: int
+) -> tuple[NDArray, NDArray, float]:
+    """Dispatch to one search; give distances, indices (n_queries, k) and the recall."""
+    options = ("auto", "tree", "brute", "approximate")
+    check(method in options, "method", "nearest_neighbours", f"one of {options}", method, "Leave it at 'auto'.")
+    if method == "auto":
+        method = "tree" if points.shape[1] <= TREE_FEATURES and device == "cpu" else "brute"
+    if method == "tree":
+        return *_tree(queries, points, k, period), 1.0
+    if method == "approximate":
+        from asenequip.cluster._approximate import approximate_search
+
+        return approximate_search(queries, points, k, period, seed)
+    if device != "cpu":
+        return *_brute_torch(queries, points, k, period, device), 1.0
+    return *(_brute(queries, points, k) if period is None else _brute_periodic(queries, points, k, period)), 1.0
+
+
+def _tree(queries: NDArray, points: NDArray, k: int, period: NDArray | None) -> tuple[NDArray, NDArray]:
+    """Search a KD-tree, queries in the order of the tree's leaves so that its nodes stay in cache."""
+    from scipy.spatial import cKDTree
+
+    if period is not None:
+        points, queries = _wrap(points, period), _wrap(queries, period)
+    tree = cKDTree(points, leafsize=16, boxsize=period)
+    order = tree.indices if queries.shape == points.shape else None
+    chunk = max(1, BLOCK_BYTES // (16 * k))
+    distances = np.empty((len(queries), k))
+    indices = np.empty((len(queries), k), np.int32)
+    for start in range(0, len(queries), chunk):
+        rows = slice(start, start + chunk) if order is None else order[start : start + chunk]
+        found, index = tree.query(queries[rows], k=np.arange(1, k + 1), workers=threads())
+        distances[rows], indices[rows] = found, index
+    return distances, indices
+
+
+def _wrap(points: NDArray, period: NDArray) -> NDArray:
+    """Bring periodic coordinates into [0, period), where the KD-tree wants them."""
+    wrapped = points.copy()
+    for axis in np.flatnonzero(period):
+        column = np.mod(points[:, axis], period[axis])
+        wrapped[:, axis] = np.where(column >= period[axis], 0.0, column)
+    return wrapped
+
+
+def _brute(queries: NDArray, points: NDArray, k: int) -> tuple[NDArray, NDArray]:
+    """Compare every pair by matrix products, then recompute the distances of the chosen by differences.
+
+    The expansion |x|^2 - 2 x.y + |y|^2 loses digits for close pairs, so a few more candidates than `k` are taken
+    and ordered by their exact distances.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    centre = points.mean(axis=0)
+    extra = min(len(points), k + 4)
+    search = NearestNeighbors(n_neighbors=extra, algorithm="brute").fit(points - centre)
+    found = search.kneighbors(queries - centre, return_distance=False)
+    return _exact_order(queries, points, found, k, None)
+
+
+def _exact_order(
+    queries: NDArray, points: NDArray, found: NDArray, k: int, period: NDArray | None
+) -> tuple[NDArray, NDArray]:
+    """Order candidates (n_queries, m) by their exact distances and keep `k`."""
+    distances = np.empty((len(queries), k))
+    indices = np.empty((len(queries), k), np.int32)
+    chunk = max(1, BLOCK_BYTES // (8 * found.shape[1] * points.shape[1]))
+    for start in range(0, len(queries), chunk):
+        rows = slice(start, start + chunk)
+        vectors = minimum_image(points[found[rows]] - queries[rows, None, :], period)
+        squares = np.einsum("nkd,nkd->nk", vectors, vectors)
+        order = np.argsort(squares, axis=1, kind="stable")[:, :k]
+        distances[rows] = np.sqrt(np.take_along_axis(squares, order, axis=1))
+        indices[rows] = np.take_along_axis(found[rows], order, axis=1)
+    return distances, indices
+
+
+def _brute_periodic(queries: NDArray, points: NDArray, k: int, period: NDArray) -> tuple[NDArray, NDArray]:
+    """Compare every pair of periodic points, one coordinate at a time."""
+    indices = np.empty((len(queries), k), np.int64)
+    chunk = max(1, BLOCK_BYTES // (8 * len(points)))
+    for start in range(0, len(queries), chunk):
+        rows = slice(start, start + chunk)
+        squares = np.zeros((len(queries[rows]), len(points)))
+        for axis, length in enumerate(period):
+            component = queries[rows, axis, None] - points[None, :, axis]
+            if length:
+                component -= length * np.rint(component / length)
+            component *= component
+            squares += component
+        part = np.argpartition(squares, k - 1, axis=1)[:, :k] if k < len(points) else None
+        indices[rows] = np.arange(len(points)) if part is None else part
+    return _exact_order(queries, points, indices, k, period)
+
+
+def _brute_torch(
+    queries: NDArray, points: NDArray, k: int, period: NDArray | None, device: str
+) -> tuple[NDArray, NDArray]:
+    """Compare every pair on a torch device in float64."""
+    import torch
+
+    target = torch.as_tensor(points, device=device)
+    lengths = None if period is None else torch.as_tensor(period, device=device)
+    indices = np.empty((len(queries), k), np.int64)
+    rows_bytes = 8 * len(points) * (1 if period is None else points.shape[1])
+    chunk = max(1, 8 * BLOCK_BYTES // rows_bytes)
+    for start in range(0, len(queries), chunk):
+        rows = slice(start, start + chunk)
+        block = torch.as_tensor(queries[rows], device=device)
+        if lengths is None:
+            squares = torch.cdist(block, target, compute_mode="donot_use_mm_for_euclid_dist")
+        else:
+            vectors = block[:, None, :] - target[None, :, :]
+            safe = torch.where(lengths > 0, lengths, torch.ones_like(lengths))
+            vectors -= torch.where(lengths > 0, lengths * torch.round(vectors / safe), 0.0)
+            squares = (vectors * vectors).sum(-1)
+        indices[rows] = torch.topk(squares, k, dim=1, largest=False).indices.cpu().numpy()
+    return _exact_order(queries, points, indices, k, period)
+
+
+def _put_self_first(distances: NDArray, indices: NDArray) -> None:
+    """Make column 0 the point itself, in place: identical points tie with it at distance 0."""
+    rows = np.flatnonzero(indices[:, 0] != np.arange(len(indices)))
+    for row in rows:
+        place = np.flatnonzero(indices[row] == row)
+        other = indices[row, 0]
+        indices[row, place[0] if len(place) else -1] = other
+        distances[row, 0], indices[row, 0] = 0.0, row

@@ -1,0 +1,158 @@
+"""Assembly of an Allegro potential from its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from asenequip.graph import Graph
+from asenequip.model.angular import spherical_harmonics
+from asenequip.model.mlp import MLP
+from asenequip.model.pair import pair_potential
+from asenequip.model.radial import radial_embedding
+from asenequip.model.spec import AllegroSpec
+from asenequip.model.track import TensorTrack
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What one pass of the network gives.
+
+    Attributes
+    ----------
+    energies : (n,) float64
+        Energy of each atom, eV.
+    edge_energies : (z,) network dtype
+        Readout of each edge before normalisation, scale and shift.
+    features : (z, S (L+1)) network dtype
+        Scalar features of each edge.
+    """
+
+    energies: Tensor
+    edge_energies: Tensor
+    features: Tensor
+
+
+class Allegro(nn.Module):
+    """An Allegro potential: edge vectors and types -> energies of atoms.
+
+    Parameters are created in float64 from ``seed``; ``model.to(torch.float32)`` sets the network's precision, while
+    ``scales`` and ``shifts`` and all sums over edges stay float64.
+
+    Parameters
+    ----------
+    spec : AllegroSpec
+    seed : int
+        Source of the start weights.
+
+    Attributes
+    ----------
+    scales, shifts : (T,) float64
+        E_n = scale_t / sqrt(2 Nbar_t) sum_z e_z + shift_t, eV.
+    """
+
+    def __init__(self, spec: AllegroSpec, seed: int = 0) -> None:
+        super().__init__()
+        self.spec = spec
+        generator = torch.Generator().manual_seed(seed)
+        scalars, channels = spec.num_scalar_features, spec.num_tensor_features
+        forward = spec.forward_normalize
+        self.radial = radial_embedding(spec, generator)
+        hidden = [spec.two_body_width] * spec.two_body_depth
+        self.two_body = MLP([spec.embedding_dim, *hidden, scalars], spec.two_body_nonlinearity, forward, generator)
+        self.embed = MLP([scalars, channels * (spec.l_max + 1)], "silu", forward, generator)
+        self.project = MLP([scalars, scalars + spec.num_env_weights], "silu", True, generator)
+        self.latents = nn.ModuleList()
+        for k in range(spec.num_layers):
+            out = scalars + (spec.num_env_weights if k < spec.num_layers - 1 else 0)
+            dims = [scalars * (k + 1) + channels, *[spec.latent_width] * spec.latent_depth, out]
+            self.latents.append(MLP(dims, spec.latent_nonlinearity, forward, generator))
+        self.track = TensorTrack(spec, generator)
+        hidden = [spec.readout_width] * spec.readout_depth
+        self.readout = MLP([scalars * (spec.num_layers + 1), *hidden, 1], spec.readout_nonlinearity, forward, generator)
+        self.pair = pair_potential(spec)
+        self.scales = nn.Parameter(torch.ones(spec.num_types, dtype=torch.float64), requires_grad=spec.scales_trainable)
+        self.shifts = nn.Parameter(
+            torch.zeros(spec.num_types, dtype=torch.float64), requires_grad=spec.shifts_trainable
+        )
+        cutoffs = torch.tensor(spec.cutoff_table(), dtype=torch.float64)
+        self.register_buffer("inverse_cutoffs", 1.0 / cutoffs, persistent=False)
+        neighbors = torch.tensor(spec.avg_num_neighbors, dtype=torch.float64)
+        self.register_buffer("inverse_norm", neighbors.rsqrt(), persistent=False)
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        """Move as any module does, but keep the per-type energy tables and geometry constants in float64."""
+        kept = ("scales", "shifts", "inverse_cutoffs", "inverse_norm")
+        before = {name: getattr(self, name).detach().clone() for name in kept}
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            tensor = getattr(self, name)
+            tensor.data = value.to(device=tensor.device)
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return self.readout.weights[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.scales.device
+
+    def forward(self, graph: Graph, vectors: Tensor | None = None) -> ModelOutput:
+        """Energies of a batch.
+
+        Parameters
+        ----------
+        graph : Graph
+            Edges within the cutoffs (an edge beyond its cutoff must not be there).
+        vectors : (z, 3) float64, optional
+            Edge vectors in place of ``graph.vectors()``, Angstrom; the leaf that forces are derivatives of.
+
+        Returns
+        -------
+        ModelOutput
+        """
+        vectors = graph.vectors() if vectors is None else vectors
+        center_types = graph.types.index_select(0, graph.centers)
+        neighbor_types = graph.types.index_select(0, graph.neighbors)
+        local = vectors.to(self.dtype)
+        distances = torch.linalg.vector_norm(local, dim=-1)
+        x = distances * self.inverse_cutoffs.to(self.dtype)[center_types, neighbor_types]
+        harmonics = spherical_harmonics(local / distances.unsqueeze(-1), self.spec.l_max)
+        scalars = self._scalar_track(graph, x, harmonics, center_types, neighbor_types)
+        edge_energies = self.readout(*scalars).squeeze(-1)
+        total = torch.zeros(graph.num_atoms, dtype=torch.float64, device=vectors.device)
+        total = total.index_add(0, graph.centers, edge_energies.to(torch.float64))
+        factor = self.scales * self.inverse_norm / 2**0.5
+        energies = factor[graph.types] * total + self.shifts[graph.types]
+        if self.pair is not None:
+            pair = self.pair(distances, x, center_types, neighbor_types)
+            energies = energies.index_add(0, graph.centers, pair.to(torch.float64))
+        return ModelOutput(energies, edge_energies, torch.cat(scalars, dim=-1))
+
+    def _scalar_track(
+        self, graph: Graph, x: Tensor, harmonics: Tensor, center_types: Tensor, neighbor_types: Tensor
+    ) -> list[Tensor]:
+        """Scalars s_0 .. s_L, each (z, S)."""
+        spec, track = self.spec, self.track
+        edges, channels = x.shape[0], spec.num_tensor_features
+        two_body = self.two_body(self.radial(x, center_types, neighbor_types))
+        embedding = self.embed(two_body).view(edges, -1, channels)
+        split = [spec.num_scalar_features, spec.num_env_weights]
+        first, weights = self.project(two_body).split(split, dim=-1)
+        norm = self.inverse_norm.to(self.dtype)[graph.types]
+        scalars, environments = [first], []
+        for k, latent in enumerate(self.latents):
+            weights = weights.reshape(edges, -1, channels)
+            environments.append(track.environment(weights, harmonics, norm, graph.ptr, graph.centers))
+            operator = track.operator(environments)
+            invariants = track.scalars(embedding, harmonics, operator, graph.ptr, graph.centers)
+            out = latent(*scalars, invariants)
+            if k < spec.num_layers - 1:
+                out, weights = out.split(split, dim=-1)
+            scalars.append(out)
+        return scalars

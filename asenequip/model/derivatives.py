@@ -1,0 +1,102 @@
+"""Forces, stress, virials and Hessian: all of them follow from the gradient with respect to the edge vectors.
+
+The energy depends on positions and cell only through the edge vectors r_z. With g_z = dE/dr_z:
+F_n = sum_{z: c=n} g_z - sum_{z: n(z)=n} g_z, and the strain derivative is sum_z r_z (x) g_z (symmetrised).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from asenequip.graph import Graph
+from asenequip.model.allegro import Allegro, ModelOutput
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Energies and first derivatives of a batch, all float64.
+
+    Attributes
+    ----------
+    energies : (n,)
+        eV per atom.
+    forces : (n, 3)
+        eV/Angstrom.
+    virials : (n, 3, 3)
+        Strain derivative sum_z r_z (x) dE/dr_z over the edges of each centre, eV, not symmetrised; for a frame, their
+        symmetrised sum over the volume is the stress (tension positive).
+    output : ModelOutput
+    """
+
+    energies: Tensor
+    forces: Tensor
+    virials: Tensor
+    output: ModelOutput
+
+
+def evaluate_derivatives(model: Allegro, graph: Graph, create_graph: bool = False) -> Derivatives:
+    """Energies, forces and per-atom virials of a batch in one pass.
+
+    Parameters
+    ----------
+    model : Allegro
+    graph : Graph
+    create_graph : bool
+        Keep the graph of the derivatives, for a loss on forces and stress.
+    """
+    with torch.enable_grad():
+        vectors = graph.vectors().detach().requires_grad_(True)
+        output = model(graph, vectors)
+        (gradient,) = torch.autograd.grad(output.energies.sum(), vectors, create_graph=create_graph)
+        return assemble(graph, vectors.detach(), gradient, output)
+
+
+def assemble(graph: Graph, vectors: Tensor, gradient: Tensor, output: ModelOutput) -> Derivatives:
+    """Forces and virials from the gradient with respect to the edge vectors, both (z, 3) float64."""
+    energies = output.energies
+    forces = gradient.new_zeros(graph.num_atoms, 3)
+    forces = forces.index_add(0, graph.centers, gradient).index_add(0, graph.neighbors, -gradient)
+    virials = gradient.new_zeros(graph.num_atoms, 3, 3)
+    virials = virials.index_add(0, graph.centers, vectors.unsqueeze(2) * gradient.unsqueeze(1))
+    return Derivatives(energies, forces, virials, output)
+
+
+def sum_frames(graph: Graph, per_atom: Tensor) -> Tensor:
+    """Sum a per-atom quantity (n, ...) over the atoms of each frame: (f, ...)."""
+    out = per_atom.new_zeros((graph.num_frames, *per_atom.shape[1:]))
+    return out.index_add(0, graph.frames, per_atom)
+
+
+def stress(graph: Graph, virials: Tensor) -> Tensor:
+    """Stress of each frame, (f, 3, 3) symmetric, eV/Angstrom^3, tension positive; infinite where there is no volume."""
+    total = sum_frames(graph, virials)
+    return 0.5 * (total + total.transpose(1, 2)) / graph.volumes()[:, None, None]
+
+
+def hessian(model: Allegro, graph: Graph) -> Tensor:
+    """Second derivatives of the total energy with respect to the positions.
+
+    Parameters
+    ----------
+    model : Allegro
+    graph : Graph
+
+    Returns
+    -------
+    (n, 3, n, 3) float64, eV/Angstrom^2
+    """
+    with torch.enable_grad():
+        vectors = graph.vectors().detach().requires_grad_(True)
+        energy = model(graph, vectors).energies.sum()
+        (gradient,) = torch.autograd.grad(energy, vectors, create_graph=True)
+        rows = []
+        for atom in range(graph.num_atoms):
+            mine = (graph.neighbors == atom).to(torch.float64) - (graph.centers == atom).to(torch.float64)
+            for axis in range(3):
+                (row,) = torch.autograd.grad((gradient[:, axis] * mine).sum(), vectors, retain_graph=True)
+                block = row.new_zeros(graph.num_atoms, 3)
+                rows.append(block.index_add(0, graph.neighbors, row).index_add(0, graph.centers, -row))
+    return torch.stack(rows).view(graph.num_atoms, 3, graph.num_atoms, 3) if rows else torch.zeros(0, 3, 0, 3)

@@ -1,0 +1,86 @@
+"""Two-body radial-chemical embeddings: functions of the distance and the two types alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from asenequip.model.mlp import MLP, uniform
+from asenequip.model.spec import AllegroSpec
+
+
+def envelope(x: Tensor, p: int) -> Tensor:
+    """Polynomial envelope, 1 at x = 0 and 0 for x >= 1, twice differentiable there.
+
+    Gasteiger et al., arXiv:2003.03123, eq. 8: 1 - (p+1)(p+2)/2 x^p + p(p+2) x^(p+1) - p(p+1)/2 x^(p+2), evaluated in
+    its factored form (1-x)^3 sum_{k<p} (k+1)(k+2)/2 x^k, whose terms are all positive (no cancellation near 1).
+
+    Parameters
+    ----------
+    x : Tensor
+        Reduced distance d / cutoff, any shape.
+    p : int
+
+    Returns
+    -------
+    Tensor of the shape of ``x``
+    """
+    total = torch.full_like(x, p * (p + 1) / 2)
+    for k in range(p - 2, -1, -1):
+        total = total * x + (k + 1) * (k + 2) / 2
+    return torch.clamp(1 - x, min=0) ** 3 * total
+
+
+class BesselEmbedding(nn.Module):
+    """Bessel functions times envelope, projected, times the embeddings of the two types.
+
+    ``h0 = [Emb_c(t_c) || Emb_n(t_n)] * (b f) W_b / sqrt(num_bessels)``, ``b_m = sin(w_m pi x) / (pi x)``.
+    """
+
+    def __init__(self, spec: AllegroSpec, generator: torch.Generator) -> None:
+        super().__init__()
+        self.exponent = spec.envelope_exponent
+        half = spec.embedding_dim // 2
+        frequencies = torch.arange(1, spec.num_bessels + 1, dtype=torch.float64)
+        self.frequencies = nn.Parameter(frequencies, requires_grad=spec.bessel_trainable)
+        self.basis = MLP([spec.num_bessels, spec.embedding_dim], "silu", spec.forward_normalize, generator)
+        self.center, self.neighbor = (
+            nn.Parameter(torch.randn((spec.num_types, half), generator=generator, dtype=torch.float64))
+            for _ in range(2)
+        )
+
+    def forward(self, x: Tensor, center_types: Tensor, neighbor_types: Tensor) -> Tensor:
+        """Reduced distances (z,) and types (z,), (z,) -> (z, embedding_dim)."""
+        x = x.unsqueeze(-1)
+        bessel = torch.sinc(x * self.frequencies) * self.frequencies
+        basis = self.basis(bessel * envelope(x, self.exponent))
+        types = torch.cat([self.center[center_types], self.neighbor[neighbor_types]], dim=-1)
+        return types * basis
+
+
+class SplineEmbedding(nn.Module):
+    """A spline per ordered pair of types: ``h0 = sum_g W_g B_g(x)`` with squared raised cosines B_g of finite support."""
+
+    def __init__(self, spec: AllegroSpec, generator: torch.Generator) -> None:
+        super().__init__()
+        self.num_types = spec.num_types
+        self.width = (spec.spline_span + 1) / spec.num_splines
+        lower = (torch.arange(spec.num_splines, dtype=torch.float64) - spec.spline_span) / spec.num_splines
+        self.register_buffer("lower", lower, persistent=False)
+        bound = math.sqrt(3 / (spec.spline_span if spec.forward_normalize else spec.embedding_dim))
+        self.coefficients = uniform((spec.num_types**2, spec.embedding_dim, spec.num_splines), bound, generator)
+
+    def forward(self, x: Tensor, center_types: Tensor, neighbor_types: Tensor) -> Tensor:
+        """Reduced distances (z,) and types (z,), (z,) -> (z, embedding_dim)."""
+        lower = self.lower.to(x.dtype)
+        reach = torch.minimum(torch.maximum(x.unsqueeze(-1), lower), lower + self.width) - lower
+        basis = 0.25 * (1 - torch.cos(reach * (2 * math.pi / self.width))) ** 2
+        coefficients = self.coefficients[center_types * self.num_types + neighbor_types]
+        return (coefficients @ basis.unsqueeze(-1)).squeeze(-1)
+
+
+def radial_embedding(spec: AllegroSpec, generator: torch.Generator) -> nn.Module:
+    """The embedding that ``spec.radial`` names."""
+    return (BesselEmbedding if spec.radial == "bessel" else SplineEmbedding)(spec, generator)

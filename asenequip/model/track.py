@@ -1,0 +1,75 @@
+"""The collapsed tensor track: environments and path weights become one small operator per (atom, channel).
+
+Both the environment and its use sit at the centre, and only the 0e scalar leaves the track; so layer k is the matrix
+``M_k[n,u][i,m] = sum_{p,j} W_k[p,u] C^p_ijm G_k[n,j,u]`` and the scalar of edge z needs only
+``A_k = M_0 M_1 ... M_k e_0e``, evaluated right to left. No tensor per edge is ever formed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from asenequip.kernels import ops
+from asenequip.kernels.paths import LayerPaths, component_irrep, harmonics_irreps, layer_paths
+from asenequip.kernels.plain import ChainTable
+from asenequip.model.mlp import uniform
+from asenequip.model.spec import AllegroSpec
+
+
+def scalar_paths(layer: LayerPaths) -> LayerPaths:
+    """The paths of a layer that lead to its first output irrep, 0e; they are its first paths."""
+    return LayerPaths(
+        layer.irreps_in, layer.irreps_env, layer.irreps_out[:1], tuple(p for p in layer.paths if p[2] == 0)
+    )
+
+
+class TensorTrack(nn.Module):
+    """Path weights of all layers and the operations between them.
+
+    Attributes
+    ----------
+    path_weights : list of (p, u) or (p, 1)
+        Coupled or uncoupled; drawn from U(-sqrt 3, sqrt 3).
+    """
+
+    def __init__(self, spec: AllegroSpec, generator: torch.Generator) -> None:
+        super().__init__()
+        layers = layer_paths(spec.l_max, spec.num_layers, spec.parity)
+        channels = spec.num_tensor_features if spec.path_channel_coupling else 1
+        self.channels = spec.num_tensor_features
+        self.path_weights = nn.ParameterList(
+            [uniform((len(layer.paths), channels), math.sqrt(3.0), generator) for layer in layers]
+        )
+        self._tables = [ChainTable(layer) for layer in layers]
+        self._scalar_tables = [ChainTable(scalar_paths(layer)) for layer in layers]
+        irrep = torch.from_numpy(component_irrep(harmonics_irreps(spec.l_max)))
+        self.register_buffer("irrep", irrep, persistent=False)
+        self.register_buffer("env_irrep", irrep if spec.individual_irrep_weights else 0 * irrep, persistent=False)
+
+    def environment(self, weights: Tensor, harmonics: Tensor, norm: Tensor, ptr: Tensor, centers: Tensor) -> Tensor:
+        """G_k: weights (z, r, u), harmonics (z, j), norm (n,) -> (n, j, u)."""
+        return ops.env_sum(weights, harmonics, self.env_irrep, ptr, centers) * norm[:, None, None]
+
+    def operator(self, environments: list[Tensor]) -> Tensor:
+        """A_k of the last of ``environments`` G_0..G_k, each (n, j, u) -> (n, i, u)."""
+        k = len(environments) - 1
+        table = self._on(self._scalar_tables, k, environments[k].device)
+        vector = environments[k].new_ones(environments[k].shape[0], 1, self.channels)
+        vector = ops.chain(self.path_weights[k][: table.num_paths], environments[k], vector, table)
+        for layer in range(k - 1, -1, -1):
+            table = self._on(self._tables, layer, vector.device)
+            vector = ops.chain(self.path_weights[layer], environments[layer], vector, table)
+        return vector
+
+    def scalars(self, weights: Tensor, harmonics: Tensor, operator: Tensor, ptr: Tensor, centers: Tensor) -> Tensor:
+        """q_k: embedding weights (z, r, u), harmonics (z, i), A_k (n, i, u) -> (z, u)."""
+        return ops.edge_dot(weights, harmonics, operator, self.irrep, ptr, centers)
+
+    @staticmethod
+    def _on(tables: list[ChainTable], k: int, device: torch.device) -> ChainTable:
+        if tables[k].i.device != device:
+            tables[k] = tables[k].to(device)
+        return tables[k]

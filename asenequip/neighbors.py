@@ -1,0 +1,196 @@
+"""Neighbour lists: vesin underneath, sorted by centre, kept while a Verlet skin allows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(centers (z,) int64, neighbors (z,) int64, shifts (z, 3) int64): sorted by centre."""
+
+_FAR = 1e5
+"""Extent, Angstrom, beyond which empty space along a direction is taken out before the cell list is built."""
+
+
+def find_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Edges:
+    """All directed edges shorter than ``cutoff``, periodic images of an atom with itself included.
+
+    Parameters
+    ----------
+    positions : (n, 3) float64
+        Angstrom; anywhere, also outside the cell.
+    cell : (3, 3) float64
+        Rows are lattice vectors; rows of non-periodic directions may be zero.
+    pbc : (3,) bool
+    cutoff : float
+        Angstrom.
+
+    Returns
+    -------
+    Edges
+        Neighbour image is ``positions[neighbor] + shift @ cell``.
+    """
+    if len(positions) == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
+    box = complete_cell(cell, pbc)
+    pbc = np.array(pbc, dtype=bool)
+    wrapped, offsets = _fold(positions, box, pbc)
+    wrapped, offsets, pbc = _open_vacuum(wrapped, offsets, box, pbc, cutoff)
+    wrapped = _close_gaps(wrapped, box, pbc, cutoff)
+    centers, neighbors, shifts = _vesin(wrapped, box, pbc, cutoff)
+    if offsets.any():
+        shifts = shifts + offsets[neighbors] - offsets[centers]
+    return centers, neighbors, shifts
+
+
+def _fold(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions moved into the cell along periodic directions, and the whole cells (n, 3) int64 taken off each."""
+    if not pbc.any():
+        return positions, np.zeros((len(positions), 3), np.int64)
+    cells = np.floor(np.linalg.solve(box.T, positions.T).T)
+    cells[:, ~pbc] = 0
+    offsets = cells.astype(np.int64)
+    # the image n sits at wrapped + offset: its shift relative to the given positions is shift - offset
+    return positions - cells @ box, -offsets
+
+
+def _heights(positions: np.ndarray, box: np.ndarray, axis: int) -> tuple[np.ndarray, float]:
+    """Coordinate of each atom along the normal of the two other lattice vectors, and the cell's extent along it."""
+    normal = np.cross(box[(axis + 1) % 3], box[(axis + 2) % 3])
+    normal /= np.linalg.norm(normal)
+    extent = float(box[axis] @ normal)
+    return positions @ normal * np.sign(extent), abs(extent)
+
+
+def _open_vacuum(
+    positions: np.ndarray, offsets: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Treat a periodic direction as free where it is very long and a vacuum wider than the cutoff cuts it."""
+    for axis in np.flatnonzero(pbc):
+        heights, extent = _heights(positions, box, axis)
+        if extent < _FAR:
+            continue
+        order = np.argsort(heights, kind="stable")
+        gaps = np.diff(heights[order], append=heights[order[0]] + extent)
+        widest = int(np.argmax(gaps))
+        if gaps[widest] <= cutoff:
+            continue
+        lift = np.zeros(len(order), np.int64)
+        if widest < len(order) - 1:
+            lift[order[: widest + 1]] = 1
+        offsets = offsets.copy()
+        offsets[:, axis] += lift
+        positions = positions + lift[:, None] * box[axis]
+        pbc = pbc.copy()
+        pbc[axis] = False
+    return positions, offsets, pbc
+
+
+def _close_gaps(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> np.ndarray:
+    """Draw together groups of atoms that a free direction holds farther apart than the cutoff; no edge changes.
+
+    A cell list over 10^7 Angstrom of vacuum would need more cells than there are integers.
+    """
+    for axis in np.flatnonzero(~pbc):
+        heights, extent = _heights(positions, box, axis)
+        order = np.argsort(heights, kind="stable")
+        gaps = np.diff(heights[order], prepend=heights[order[0]])
+        if gaps.sum() < _FAR:
+            continue
+        excess = np.empty(len(order))
+        excess[order] = np.cumsum(np.maximum(gaps - 2.0 * cutoff, 0.0))
+        positions = positions - excess[:, None] * box[axis] / extent
+    return positions
+
+
+def _vesin(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> Edges:
+    from vesin import NeighborList
+
+    # one thread: the order of the pairs, and so every last bit of the energy, is the same each time
+    finder = NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
+    points = np.ascontiguousarray(positions, dtype=np.float64)
+    i, j, shifts = finder.compute(points=points, box=box, periodic=pbc, quantities="ijS", copy=True)
+    return i.astype(np.int64), j.astype(np.int64), shifts.astype(np.int64)
+
+
+def complete_cell(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The cell with zero rows replaced by orthogonal unit vectors, so that it can be inverted.
+
+    Raises
+    ------
+    ValueError
+        If a periodic direction has no lattice vector, or the lattice vectors are linearly dependent.
+    """
+    from ase.cell import Cell
+
+    cell = np.asarray(cell, dtype=np.float64)
+    lengths = np.linalg.norm(cell, axis=1)
+    for axis in range(3):
+        if pbc[axis] and lengths[axis] == 0:
+            raise ValueError(
+                f"The atoms are periodic along direction {axis} but their cell has no vector there.\n"
+                f"Set the cell (atoms.cell[{axis}] = ...) or switch periodicity off (atoms.pbc[{axis}] = False)."
+            )
+    box = np.array(Cell(cell).complete())
+    volume = abs(np.linalg.det(box))
+    if not volume > 1e-10 * np.prod(np.linalg.norm(box, axis=1)):
+        raise ValueError(
+            f"The cell vectors are linearly dependent: {cell.tolist()}.\nGive a cell with a volume, or no cell at all."
+        )
+    return box
+
+
+@dataclass(frozen=True)
+class _Reference:
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    edges: Edges
+
+
+class VerletList:
+    """Edges within ``cutoff + skin``, reused while no pair can have come inside ``cutoff`` unseen.
+
+    The list of a reference state stays complete as long as sigma_min(F) (cutoff + skin) - 2 max|delta| >= cutoff,
+    where F takes the reference cell to the present one, sigma_min is its least stretch, and delta are the displacements
+    that F does not explain. It depends on nothing but numbers that are compared here: never on what a driver says has changed.
+
+    Parameters
+    ----------
+    cutoff, skin : float
+        Angstrom.
+
+    Attributes
+    ----------
+    builds : int
+        How many times the list was built.
+    """
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        self.cutoff = float(cutoff)
+        self.skin = float(skin)
+        self.builds = 0
+        self._reference: _Reference | None = None
+
+    def edges(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> Edges:
+        """Candidate edges: a superset of those within ``cutoff``; see `find_edges` for the arguments."""
+        reference = self._reference
+        if reference is None or not self._still_valid(reference, positions, cell, pbc):
+            edges = find_edges(positions, cell, pbc, self.cutoff + self.skin)
+            reference = _Reference(positions.copy(), np.array(cell), np.array(pbc), edges)
+            self._reference = reference
+            self.builds += 1
+        return reference.edges
+
+    def _still_valid(self, reference: _Reference, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
+        if positions.shape != reference.positions.shape or not np.array_equal(pbc, reference.pbc):
+            return False
+        stretch, moved = 1.0, reference.positions
+        if not np.array_equal(cell, reference.cell):
+            deformation = np.linalg.solve(complete_cell(reference.cell, pbc), complete_cell(cell, pbc))
+            stretch = float(np.linalg.svd(deformation, compute_uv=False)[-1])
+            moved = reference.positions @ deformation
+        displacement = positions - moved
+        farthest = float(np.sqrt(np.max(np.einsum("ni,ni->n", displacement, displacement), initial=0.0)))
+        return stretch * (self.cutoff + self.skin) - 2.0 * farthest >= self.cutoff
