@@ -44,8 +44,8 @@ class Allegro(nn.Module):
     Parameters
     ----------
     spec : AllegroSpec
-    seed : int
-        Source of the start weights.
+    seed : int, optional
+        Source of the start weights; None leaves them unset, to be loaded.
 
     Attributes
     ----------
@@ -53,10 +53,10 @@ class Allegro(nn.Module):
         E_n = scale_t / sqrt(2 Nbar_t) sum_z e_z + shift_t, eV.
     """
 
-    def __init__(self, spec: AllegroSpec, seed: int = 0) -> None:
+    def __init__(self, spec: AllegroSpec, seed: int | None = 0) -> None:
         super().__init__()
         self.spec = spec
-        generator = torch.Generator().manual_seed(seed)
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
         scalars, channels = spec.num_scalar_features, spec.num_tensor_features
         forward = spec.forward_normalize
         self.radial = radial_embedding(spec, generator)

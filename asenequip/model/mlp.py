@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -40,12 +41,12 @@ class MLP(nn.Module):
     nonlinearity : str
         A key of `NONLINEARITY`.
     forward_normalize : bool
-    generator : torch.Generator
-        Source of the start weights.
+    generator : torch.Generator, optional
+        Source of the start weights; without one they are left unset.
     """
 
     def __init__(
-        self, dims: Sequence[int], nonlinearity: str, forward_normalize: bool, generator: torch.Generator
+        self, dims: Sequence[int], nonlinearity: str, forward_normalize: bool, generator: torch.Generator | None
     ) -> None:
         super().__init__()
         self.dims = tuple(dims)
@@ -54,7 +55,7 @@ class MLP(nn.Module):
         self.weights = nn.ParameterList()
         self.scales: list[float] = []
         last = len(dims) - 2
-        for k, (fan_in, fan_out) in enumerate(zip(dims[:-1], dims[1:], strict=True)):
+        for k, (fan_in, fan_out) in enumerate(itertools.pairwise(dims)):
             plain = nonlinearity == "none" or k == (0 if forward_normalize else last)
             fan = fan_in if forward_normalize else fan_out
             self.scales.append((1.0 if plain else math.sqrt(2.0)) / math.sqrt(fan))
@@ -82,7 +83,16 @@ class MLP(nn.Module):
         return x
 
 
-def uniform(shape: Sequence[int], bound: float, generator: torch.Generator) -> nn.Parameter:
-    """A float64 parameter drawn from U(-bound, bound)."""
+def uniform(shape: Sequence[int], bound: float, generator: torch.Generator | None) -> nn.Parameter:
+    """A float64 parameter drawn from U(-bound, bound); unset without a generator."""
+    if generator is None:
+        return nn.Parameter(torch.empty(tuple(shape), dtype=torch.float64))
     draw = torch.rand(tuple(shape), generator=generator, dtype=torch.float64)
     return nn.Parameter((2 * draw - 1) * bound)
+
+
+def normal(shape: Sequence[int], generator: torch.Generator | None) -> nn.Parameter:
+    """A float64 parameter drawn from N(0, 1); unset without a generator."""
+    if generator is None:
+        return nn.Parameter(torch.empty(tuple(shape), dtype=torch.float64))
+    return nn.Parameter(torch.randn(tuple(shape), generator=generator, dtype=torch.float64))

@@ -37,7 +37,7 @@ class ZBL(nn.Module):
 
 
 class LennardJones(nn.Module):
-    """Lennard-Jones and related forms; sigma, epsilon, delta are (T, T) tables, symmetric, of which the upper half counts.
+    """Lennard-Jones and related forms; sigma, epsilon, delta are (T, T) tables, symmetric, the upper half counts.
 
     With s = (sigma / (d - delta))^exponent, per directed edge and times the envelope:
     "lj": 2 epsilon (s^2 - s); "lj_repulsive_only": that plus epsilon for d < 2^(1/exponent) + delta and 0 beyond;

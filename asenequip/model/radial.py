@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from asenequip.model.mlp import MLP, uniform
+from asenequip.model.mlp import MLP, normal, uniform
 from asenequip.model.spec import AllegroSpec
 
 
@@ -39,17 +39,14 @@ class BesselEmbedding(nn.Module):
     ``h0 = [Emb_c(t_c) || Emb_n(t_n)] * (b f) W_b / sqrt(num_bessels)``, ``b_m = sin(w_m pi x) / (pi x)``.
     """
 
-    def __init__(self, spec: AllegroSpec, generator: torch.Generator) -> None:
+    def __init__(self, spec: AllegroSpec, generator: torch.Generator | None) -> None:
         super().__init__()
         self.exponent = spec.envelope_exponent
         half = spec.embedding_dim // 2
         frequencies = torch.arange(1, spec.num_bessels + 1, dtype=torch.float64)
         self.frequencies = nn.Parameter(frequencies, requires_grad=spec.bessel_trainable)
         self.basis = MLP([spec.num_bessels, spec.embedding_dim], "silu", spec.forward_normalize, generator)
-        self.center, self.neighbor = (
-            nn.Parameter(torch.randn((spec.num_types, half), generator=generator, dtype=torch.float64))
-            for _ in range(2)
-        )
+        self.center, self.neighbor = (normal((spec.num_types, half), generator) for _ in range(2))
 
     def forward(self, x: Tensor, center_types: Tensor, neighbor_types: Tensor) -> Tensor:
         """Reduced distances (z,) and types (z,), (z,) -> (z, embedding_dim)."""
@@ -61,9 +58,9 @@ class BesselEmbedding(nn.Module):
 
 
 class SplineEmbedding(nn.Module):
-    """A spline per ordered pair of types: ``h0 = sum_g W_g B_g(x)`` with squared raised cosines B_g of finite support."""
+    """A spline per ordered pair of types: ``h0 = sum_g W_g B_g(x)`` B_g squared raised cosines."""
 
-    def __init__(self, spec: AllegroSpec, generator: torch.Generator) -> None:
+    def __init__(self, spec: AllegroSpec, generator: torch.Generator | None) -> None:
         super().__init__()
         self.num_types = spec.num_types
         self.width = (spec.spline_span + 1) / spec.num_splines
@@ -81,6 +78,6 @@ class SplineEmbedding(nn.Module):
         return (coefficients @ basis.unsqueeze(-1)).squeeze(-1)
 
 
-def radial_embedding(spec: AllegroSpec, generator: torch.Generator) -> nn.Module:
+def radial_embedding(spec: AllegroSpec, generator: torch.Generator | None) -> nn.Module:
     """The embedding that ``spec.radial`` names."""
     return (BesselEmbedding if spec.radial == "bessel" else SplineEmbedding)(spec, generator)

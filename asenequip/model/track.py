@@ -35,7 +35,7 @@ class TensorTrack(nn.Module):
         Coupled or uncoupled; drawn from U(-sqrt 3, sqrt 3).
     """
 
-    def __init__(self, spec: AllegroSpec, generator: torch.Generator) -> None:
+    def __init__(self, spec: AllegroSpec, generator: torch.Generator | None) -> None:
         super().__init__()
         layers = layer_paths(spec.l_max, spec.num_layers, spec.parity)
         channels = spec.num_tensor_features if spec.path_channel_coupling else 1

@@ -1,0 +1,391 @@
+"""``model.asnq``: one file per potential; no pickle, hashes, limits, and a golden frame that is replayed on loading.
+
+A zip of stored entries: ``model.json`` (spec, precision, provenance, versions, SHA-256 of the other entries),
+``weights.safetensors``, and ``golden.json`` (a structure with its float64 energy, forces and stress).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+import asenequip
+from asenequip.graph import graph_of
+from asenequip.model.allegro import Allegro
+from asenequip.model.derivatives import evaluate_derivatives, stress
+from asenequip.model.spec import AllegroSpec
+
+FORMAT_VERSION = 1
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_LIMITS = {"model.json": 16 << 20, "golden.json": 64 << 20, "weights.safetensors": 4 << 30}
+_GOLDEN_TOLERANCE = {
+    "energy": 1e-8,
+    "forces": 1e-7,
+    "stress": 1e-8,
+}  # eV per atom, eV/A, eV/A^3: float64 on any machine
+
+
+class ArtifactError(ValueError):
+    """A file that is no intact ``model.asnq``; the message names the file, the fault and the remedy."""
+
+
+@dataclass(frozen=True)
+class Potential:
+    """A loaded potential.
+
+    Attributes
+    ----------
+    model : Allegro
+        In evaluation form: no parameter requires a gradient.
+    provenance : dict
+        Where it came from, as its maker wrote it.
+    dtype : str
+        Precision it was stored for, "float32" or "float64".
+    path : Path or None
+        File it was read from.
+    sha256 : str
+        Hash of that file.
+    """
+
+    model: Allegro
+    provenance: dict[str, Any]
+    dtype: str
+    path: Path | None
+    sha256: str
+
+    @property
+    def spec(self) -> AllegroSpec:
+        """Hyperparameters."""
+        return self.model.spec
+
+
+def save_artifact(
+    path: str | os.PathLike[str],
+    model: Allegro,
+    *,
+    golden: Atoms | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a potential to one file, atomically; an existing file is never overwritten.
+
+    Parameters
+    ----------
+    path : path
+        Must end in ``.asnq``.
+    model : Allegro
+    golden : ase.Atoms, optional
+        Structure whose energy, forces and stress are stored and replayed on loading; a small cluster by default.
+    provenance : mapping, optional
+        JSON-able account of the training.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    FileExistsError
+        If the file is there already.
+    ValueError
+        If a weight is not finite, or the name does not end in ``.asnq``.
+    """
+    path = Path(path)
+    if path.suffix != ".asnq":
+        raise ValueError(f"The file of a potential must end in '.asnq'. Got '{path}' instead.")
+    if path.exists():
+        raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name or move it away.")
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    _check_finite(state, str(path))
+    frame = default_golden(model.spec) if golden is None else golden
+    entries = {
+        "weights.safetensors": save_tensors(state),
+        "golden.json": _json(_golden_record(model, frame)),
+    }
+    header = {
+        "format": "asnq",
+        "format_version": FORMAT_VERSION,
+        "spec": model.spec.to_dict(),
+        "dtype": "float64" if model.dtype == torch.float64 else "float32",
+        "units": {"energy": "eV", "length": "Angstrom"},
+        "provenance": dict(provenance or {}),
+        "versions": {
+            "asenequip": asenequip.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in entries.items()},
+    }
+    write_new(path, _zip({"model.json": _json(header), **entries}))
+    return path
+
+
+def load_artifact(
+    path: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    device: str | torch.device = "cpu",
+    check: bool = True,
+) -> Potential:
+    """Read and verify a potential.
+
+    Parameters
+    ----------
+    path : path
+    dtype : {"float32", "float64"}, optional
+        Precision of the network; the stored one by default.
+    device : str or torch.device
+    check : bool
+        Replay the golden frame in float64 and compare.
+
+    Raises
+    ------
+    FileNotFoundError
+    ArtifactError
+        If the file is damaged, foreign, hostile, of a newer format, or does not reproduce its golden frame.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no potential at '{path}'. Check the path, or train one with asenequip-train."
+        )
+    data = path.read_bytes()
+    entries = _unzip(data, path)
+    header = _parse_header(entries, path)
+    state = _parse_weights(entries["weights.safetensors"], path)
+    model = _build(header, state, path)
+    if check:
+        _replay(model, _parse_json(entries["golden.json"], "golden.json", path), path)
+    stored = header.get("dtype", "float32")
+    wanted = dtype or stored
+    if wanted not in DTYPES:
+        raise ValueError(f'The dtype of a potential must be "float32" or "float64". Got {wanted!r} instead.')
+    model = model.to(DTYPES[wanted]).to(device)
+    return Potential(model, header.get("provenance", {}), stored, path, hashlib.sha256(data).hexdigest())
+
+
+def default_golden(spec: AllegroSpec, seed: int = 0) -> Atoms:
+    """A small periodic structure of all types, atoms at least 1.5 Angstrom apart, for models that bring no frame."""
+    rng = np.random.default_rng(seed)
+    count = max(8, 2 * spec.num_types)
+    edge = 2.6 * count ** (1 / 3)
+    side = int(np.ceil(count ** (1 / 3)))
+    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)[:count] * (edge / side)
+    positions = grid + rng.uniform(-0.2, 0.2, grid.shape)
+    symbols = [spec.type_names[k % spec.num_types] for k in range(count)]
+    return Atoms(symbols, positions=positions, cell=np.eye(3) * edge + 0.1 * rng.uniform(-1, 1, (3, 3)), pbc=True)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet: whole or not at all (temporary file, fsync, link)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        try:
+            os.link(name, path)  # fails if the name was taken meanwhile
+        except FileExistsError:
+            raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name.") from None
+        except OSError:  # a file system without hard links
+            if path.exists():
+                raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name.") from None
+            os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+# -- reading, one distrust after another ------------------------------------------------------------------------------
+
+
+def _fault(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(
+        f"'{path}' is not an intact potential: {what}.\nFetch the file again, or train or convert anew."
+    )
+
+
+def _unzip(data: bytes, path: Path) -> dict[str, bytes]:
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
+        raise _fault(path, f"it is no zip archive ({error})") from error
+    infos = archive.infolist()
+    names = [info.filename for info in infos]
+    if len(infos) > 16 or len(set(names)) != len(names):
+        raise _fault(path, "it has too many or duplicate entries")
+    entries = {}
+    for info in infos:
+        if info.filename not in _LIMITS:
+            raise _fault(path, f"it holds an unknown entry {info.filename!r}")
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
+            raise _fault(path, f"its entry {info.filename} is compressed or encrypted")
+        if info.file_size > _LIMITS[info.filename]:
+            raise _fault(path, f"its entry {info.filename} has {info.file_size} bytes, over the limit")
+        try:
+            entries[info.filename] = archive.read(info)
+        except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, NotImplementedError) as error:
+            raise _fault(path, f"its entry {info.filename} cannot be read ({error})") from error
+    missing = set(_LIMITS) - set(entries)
+    if missing:
+        raise _fault(path, f"it lacks {', '.join(sorted(missing))}")
+    return entries
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _parse_json(data: bytes, name: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _fault(path, f"its {name} cannot be parsed ({error})") from error
+    if not isinstance(value, dict):
+        raise _fault(path, f"its {name} is no object")
+    return value
+
+
+def _parse_header(entries: Mapping[str, bytes], path: Path) -> dict[str, Any]:
+    header = _parse_json(entries["model.json"], "model.json", path)
+    if header.get("format") != "asnq":
+        raise _fault(path, "its model.json names another format")
+    version = header.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ArtifactError(
+            f"'{path}' has format version {version!r}; this asenequip reads up to {FORMAT_VERSION}.\n"
+            "Update asenequip: pip install --upgrade asenequip."
+        )
+    hashes = header.get("sha256")
+    for name in ("weights.safetensors", "golden.json"):
+        wanted = hashes.get(name) if isinstance(hashes, dict) else None
+        if wanted != hashlib.sha256(entries[name]).hexdigest():
+            raise _fault(path, f"its {name} does not match its SHA-256")
+    return header
+
+
+def _parse_weights(data: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        state = load_tensors(data)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise _fault(path, f"its weights cannot be read ({error})") from error
+    for name, tensor in state.items():
+        if tensor.dtype not in DTYPES.values():
+            raise _fault(path, f"its weight '{name}' has type {tensor.dtype}")
+    _check_finite(state, str(path))
+    return state
+
+
+def _check_finite(state: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise ArtifactError(
+                f"Weight '{name}' of '{where}' is not finite: the potential is useless.\n"
+                "The training that made it diverged; take an earlier checkpoint."
+            )
+
+
+def _build(header: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> Allegro:
+    try:
+        spec = AllegroSpec.from_dict(header["spec"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _fault(path, f"its spec is wrong ({error})") from error
+    if spec.num_layers > len(state):
+        raise _fault(path, "its spec and its weights disagree about the number of layers")
+    with torch.device("meta"):  # shapes first: a hostile spec must not allocate
+        expected = {k: v.shape for k, v in Allegro(spec, seed=None).state_dict().items()}
+    for name, shape in expected.items():
+        if name not in state or state[name].shape != shape:
+            found = tuple(state[name].shape) if name in state else "missing"
+            raise _fault(path, f"its weight '{name}' should have shape {tuple(shape)} and is {found}")
+    surplus = set(state) - set(expected)
+    if surplus:
+        raise _fault(path, f"it holds unknown weights {sorted(surplus)[:3]}")
+    model = Allegro(spec, seed=None)
+    model.load_state_dict(dict(state))
+    return model.requires_grad_(False).eval()
+
+
+# -- the golden frame -------------------------------------------------------------------------------------------------
+
+
+def _golden_results(model: Allegro, atoms: Atoms) -> dict[str, Any]:
+    graph = graph_of(atoms, model.spec.type_names, np.asarray(model.spec.cutoff_table()))
+    result = evaluate_derivatives(model, graph.to(model.device))
+    tensors = {"energy": result.energies.sum(), "forces": result.forces}
+    if atoms.cell.rank == 3:
+        tensors["stress"] = stress(graph.to(model.device), result.virials)[0]
+    return {k: v.detach().cpu().numpy() for k, v in tensors.items()}
+
+
+def _golden_record(model: Allegro, atoms: Atoms) -> dict[str, Any]:
+    double = Allegro(model.spec, seed=None)
+    double.load_state_dict(model.state_dict())
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "cell": np.asarray(atoms.cell).tolist(),
+        "pbc": atoms.pbc.tolist(),
+        **{k: v.tolist() for k, v in _golden_results(double, atoms).items()},
+    }
+
+
+def golden_atoms(path: str | os.PathLike[str]) -> Atoms:
+    """The golden structure of a potential's file."""
+    path = Path(path)
+    return _golden_atoms(_parse_json(_unzip(path.read_bytes(), path)["golden.json"], "golden.json", path), path)
+
+
+def _golden_atoms(record: Mapping[str, Any], path: Path) -> Atoms:
+    try:
+        atoms = Atoms(numbers=record["numbers"], positions=record["positions"], cell=record["cell"], pbc=record["pbc"])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise _fault(path, f"its golden frame is wrong ({error})") from error
+    if len(atoms) > 4096:
+        raise _fault(path, "its golden frame has more than 4096 atoms")
+    return atoms
+
+
+def _replay(model: Allegro, record: Mapping[str, Any], path: Path) -> None:
+    atoms = _golden_atoms(record, path)
+    results = _golden_results(model, atoms)
+    for name, value in results.items():
+        try:
+            stored = np.asarray(record[name], dtype=np.float64)
+            error = float(np.abs(stored - value).max(initial=0.0))
+        except (KeyError, TypeError, ValueError) as wrong:
+            raise _fault(path, f"its golden frame has no valid {name} ({wrong})") from wrong
+        scale = max(1.0, float(np.abs(value).max(initial=0.0))) * (len(atoms) if name == "energy" else 1)
+        if not error <= _GOLDEN_TOLERANCE[name] * scale:
+            raise _fault(path, f"its golden {name} is not reproduced (off by {error:.2e})")
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1, allow_nan=False).encode()
+
+
+def _zip(entries: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in entries.items():
+            archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data)
+    return buffer.getvalue()

@@ -1,0 +1,255 @@
+"""Binless multidimensional thermodynamic integration: the log density that fits all predicted differences."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asenequip.cluster._checks import check
+from asenequip.cluster.gradients import Edges, Graph
+
+__all__ = ["BMTISystem", "assemble", "edge_weights", "laplacian_solver", "solve"]
+
+WEIGHTS = ("uncorrelated", "identity", "lsdi")
+COARSE_POINTS = 1000
+"""Unknowns of the coarse level of the preconditioner, solved densely."""
+
+
+@dataclass(frozen=True)
+class BMTISystem:
+    """The linear system alpha L + (1 - alpha) diag(1 / sigma^2).
+
+    Attributes
+    ----------
+    matrix : scipy.sparse.csr_matrix, shape (n_points, n_points)
+        Symmetric and positive (semi)definite.
+    right : ndarray of float64, shape (n_points,)
+        Right-hand side.
+    component : ndarray of int32, shape (n_points,)
+        Connected component of each point in the neighbour graph.
+    weights : ndarray of float64, shape (n_edges,)
+        Weight of each edge, in the order of the graph.
+    alpha : float
+        Share of the edges in the likelihood.
+    """
+
+    matrix: object
+    right: NDArray[np.float64]
+    component: NDArray[np.int32]
+    weights: NDArray[np.float64]
+    alpha: float
+
+
+def edge_weights(graph: Graph, edges: Edges, kind: str = "uncorrelated") -> NDArray:
+    """Give the weight of each edge in the likelihood.
+
+    Parameters
+    ----------
+    graph : Graph
+    edges : Edges
+    kind : {"uncorrelated", "identity", "lsdi"}
+        1 / (variance sqrt(k_i k_j)), 1, or the diagonal that brings the edges' correlation matrix closest to the
+        identity (Carli et al. 2024, eq. 22-24).
+
+    Returns
+    -------
+    ndarray of float64, shape (n_edges,)
+    """
+    check(kind in WEIGHTS, "weights", "BMTI", f"one of {WEIGHTS}", kind, "The usual choice is 'uncorrelated'.")
+    if kind == "identity":
+        return np.ones(len(graph.target))
+    if kind == "lsdi":
+        return _lsdi(graph, edges)
+    root = np.sqrt(graph.k_star.astype(np.float64))
+    redundancy = np.repeat(root, np.diff(graph.start)) * root[graph.target]
+    return 1.0 / (np.maximum(edges.variance, np.finfo(np.float64).tiny) * redundancy)
+
+
+def _lsdi(graph: Graph, edges: Edges) -> NDArray:
+    """Diagonal least-squares inverse of the correlations cov(F_ij, F_lm) = s P s^T / 4."""
+    from scipy.sparse import csr_matrix, eye
+
+    n, n_edges = len(graph.k_star), len(graph.target)
+    rows = np.repeat(np.arange(n_edges), 2)
+    columns = np.stack([graph.source, graph.target], axis=1).ravel()
+    values = np.stack([edges.at_source, edges.at_target], axis=1).ravel()
+    signed = csr_matrix((values, (rows, columns)), shape=(n_edges, n))
+    overlap = csr_matrix((edges.overlap, graph.target, graph.start), shape=(n, n))
+    overlap = (overlap.maximum(overlap.T) + eye(n)).tocsr()
+    square = (signed.T @ signed).tocsr()
+    result = np.empty(n_edges)
+    for start in range(0, n_edges, 20_000):
+        block = slice(start, min(n_edges, start + 20_000))
+        spread = signed[block] @ overlap
+        result[block] = np.asarray((spread @ square).multiply(spread).sum(axis=1)).ravel() / 16
+    return edges.variance / np.maximum(result, np.finfo(np.float64).tiny)
+
+
+def assemble(
+    graph: Graph,
+    edges: Edges,
+    weights: NDArray,
+    *,
+    alpha: float = 1.0,
+    prior: NDArray | None = None,
+    prior_error: NDArray | None = None,
+) -> BMTISystem:
+    """Assemble the normal equations of the weighted least-squares problem.
+
+    With W = w + w^T: L = diag(W 1) - W and b_j = sum_i w_ij F_ij - sum_i w_ji F_ji (Carli et al. 2024, eq. 20).
+
+    Parameters
+    ----------
+    graph, edges : Graph, Edges
+    weights : ndarray of float64, shape (n_edges,)
+    alpha : float
+        1 uses the edges alone; below 1, 1 - alpha is the share of the prior estimate.
+    prior, prior_error : ndarray of float64, shape (n_points,), optional
+        The prior log density and its error; needed where alpha < 1.
+
+    Returns
+    -------
+    BMTISystem
+    """
+    from scipy.sparse import csr_matrix, diags
+    from scipy.sparse.csgraph import connected_components
+
+    n = len(graph.k_star)
+    directed = csr_matrix((weights, graph.target, graph.start), shape=(n, n))
+    turned = directed.T.tocsr()  # a counting sort: columns in order
+    symmetric = turned + turned.T.tocsr()
+    flow = csr_matrix((weights * edges.difference, graph.target, graph.start), shape=(n, n))
+    ones = np.ones(n)
+    right = alpha * (flow.T @ ones - flow @ ones)
+    diagonal = alpha * (symmetric @ ones)
+    if alpha < 1:
+        if prior is None or prior_error is None:
+            raise ValueError("assemble needs a prior where alpha is below 1.\nGive `prior` and `prior_error`.")
+        precision = (1 - alpha) / prior_error**2
+        diagonal += precision
+        right += precision * prior
+    component = connected_components(symmetric, directed=False)[1]
+    matrix = (diags(diagonal) - alpha * symmetric).tocsr()
+    return BMTISystem(matrix, right, component, weights, alpha)
+
+
+def laplacian_solver(system: BMTISystem) -> Callable[[NDArray], NDArray]:
+    """Build a two-level preconditioner: Jacobi plus an exact solve on aggregates of consecutive points.
+
+    Points that are near in space should be near in order. The coarse system is solved by a dense eigendecomposition,
+    whose null space (one vector per component) is left out.
+
+    Parameters
+    ----------
+    system : BMTISystem
+
+    Returns
+    -------
+    callable
+        Applies the preconditioner to an array (n_points,) or (n_points, n_columns).
+    """
+    from scipy.linalg import eigh
+    from scipy.sparse import csr_matrix
+
+    matrix = system.matrix
+    n = matrix.shape[0]
+    size = max(4, -(-n // COARSE_POINTS))
+    # aggregates never join two components
+    order = np.lexsort((np.arange(n), system.component))
+    aggregate = np.empty(n, np.int64)
+    position = np.arange(n) // size
+    new = (np.diff(position, prepend=-1) != 0) | (np.diff(system.component[order], prepend=-1) != 0)
+    aggregate[order] = np.cumsum(new) - 1
+    count = int(aggregate.max()) + 1
+    gather = csr_matrix((np.ones(n), (aggregate, np.arange(n))), shape=(count, n))
+    coarse = (gather @ (matrix @ gather.T)).toarray()
+    values, vectors = eigh(coarse)
+    keep = values > values[-1] * 1e-12
+    root = vectors[:, keep] / np.sqrt(values[keep])
+    inverse = root @ root.T
+    smooth = 1.0 / matrix.diagonal()
+
+    def apply(residual: NDArray) -> NDArray:
+        fine = (smooth if residual.ndim == 1 else smooth[:, None]) * residual
+        return fine + gather.T @ (inverse @ (gather @ residual))
+
+    return apply
+
+
+def solve(
+    system: BMTISystem,
+    start: NDArray,
+    *,
+    right: NDArray | None = None,
+    tolerance: float = 1e-10,
+    max_iterations: int = 5000,
+    precondition: Callable[[NDArray], NDArray] | None = None,
+) -> tuple[NDArray, int]:
+    """Solve the system by preconditioned conjugate gradients.
+
+    Parameters
+    ----------
+    system : BMTISystem
+    start : ndarray of float64, shape (n_points,) or (n_points, n_columns)
+        First guess. Where alpha = 1 its mean over each component is the mean of the solution.
+    right : ndarray, like `start`, optional
+        Right-hand side(s) other than the system's own.
+    tolerance : float
+        Relative size of the residual, in the 2-norm, at which to stop.
+    max_iterations : int
+        Iterations after which to stop with a warning.
+    precondition : callable, optional
+        What `laplacian_solver` gives; built here unless given.
+
+    Returns
+    -------
+    solution : ndarray of float64, like `start`
+    iterations : int
+    """
+    apply = precondition or laplacian_solver(system)
+    matrix = system.matrix
+    b = system.right if right is None else right
+    singular = system.alpha == 1.0
+    means = _component_means(system.component, start) if singular else None
+    x = np.array(start, np.float64)
+    residual = b - matrix @ x
+    bound = tolerance * np.sqrt((b * b).sum(axis=0))
+    direction = z = apply(residual)
+    product = (residual * z).sum(axis=0)
+    iterations = 0
+    while np.any(np.sqrt((residual * residual).sum(axis=0)) > bound):
+        if iterations == max_iterations:
+            warnings.warn(
+                f"BMTI stopped after {iterations} iterations above its tolerance of {tolerance:g}. "
+                "Loosen the tolerance or allow more iterations.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            break
+        image = matrix @ direction
+        curvature = (direction * image).sum(axis=0)
+        length = np.divide(product, curvature, out=np.zeros_like(product), where=curvature > 0)
+        x = x + length * direction
+        residual = residual - length * image
+        z = apply(residual)
+        previous, product = product, (residual * z).sum(axis=0)
+        ratio = np.divide(product, previous, out=np.zeros_like(product), where=previous > 0)
+        direction = z + ratio * direction
+        iterations += 1
+    if means is not None:
+        x = x + (means - _component_means(system.component, x))[system.component]
+    return x, iterations
+
+
+def _component_means(component: NDArray, values: NDArray) -> NDArray:
+    """Mean of `values` over each component, shape (n_components,) or (n_components, n_columns)."""
+    sizes = np.bincount(component)
+    if values.ndim == 1:
+        return np.bincount(component, values) / sizes
+    sums = np.zeros((len(sizes), values.shape[1]))
+    np.add.at(sums, component, values)
+    return sums / sizes[:, None]
