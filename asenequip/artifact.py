@@ -75,6 +75,12 @@ class Potential:
         """Hyperparameters."""
         return self.model.spec
 
+    def cast(self, dtype: str, device: torch.device | str) -> Allegro:
+        """The network in a precision ("float32" or "float64") and on a device; this potential is left as it is."""
+        model = Allegro(self.spec, seed=None)
+        model.load_state_dict(self.model.state_dict())
+        return model.requires_grad_(False).eval().to(DTYPES[dtype]).to(device)
+
 
 def save_artifact(
     path: str | os.PathLike[str],

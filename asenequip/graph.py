@@ -80,7 +80,7 @@ class Graph:
         if self.positions.device == torch.device(device):
             return self
         tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
+        return replace(self, **tensors)  # type: ignore[arg-type]
 
 
 def build_graph(
@@ -230,7 +230,7 @@ def graph_of(atoms: Atoms, type_names: Sequence[str], cutoffs: np.ndarray, verle
     if len(squared) and squared.min() < _TOUCHING**2:
         z = int(np.argmin(squared))
         raise InputError(
-            f"Atoms {centers[z]} and {neighbors[z]} are at the same position ({squared[z] ** 0.5:.1e} Angstrom apart).\n"
+            f"Atoms {centers[z]} and {neighbors[z]} are at the same position (distance {squared[z] ** 0.5:.1e} A).\n"
             "Remove the duplicate, for example with ase.geometry.get_duplicate_atoms."
         )
     return build_graph(positions, cell, types, (centers, neighbors, shifts))

@@ -79,7 +79,7 @@ def _open_vacuum(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Treat a periodic direction as free where it is very long and a vacuum wider than the cutoff cuts it."""
     for axis in np.flatnonzero(pbc):
-        heights, extent = _heights(positions, box, axis)
+        heights, extent = _heights(positions, box, int(axis))
         if extent < _FAR:
             continue
         order = np.argsort(heights, kind="stable")
@@ -104,7 +104,7 @@ def _close_gaps(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff:
     A cell list over 10^7 Angstrom of vacuum would need more cells than there are integers.
     """
     for axis in np.flatnonzero(~pbc):
-        heights, extent = _heights(positions, box, axis)
+        heights, extent = _heights(positions, box, int(axis))
         order = np.argsort(heights, kind="stable")
         gaps = np.diff(heights[order], prepend=heights[order[0]])
         if gaps.sum() < _FAR:
@@ -185,15 +185,22 @@ class VerletList:
 
     def edges(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> Edges:
         """Candidate edges: a superset of those within ``cutoff``; see `find_edges` for the arguments."""
-        reference = self._reference
-        if reference is None or not self._still_valid(reference, positions, cell, pbc):
+        if self._reference is None or not self.is_valid(positions, cell, pbc):
             edges = find_edges(positions, cell, pbc, self.cutoff + self.skin)
-            reference = _Reference(positions.copy(), np.array(cell), np.array(pbc), edges)
-            self._reference = reference
+            self._reference = _Reference(positions.copy(), np.array(cell), np.array(pbc), edges)
             self.builds += 1
-        return reference.edges
+        return self._reference.edges
 
-    def _still_valid(self, reference: _Reference, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
+    @property
+    def num_edges(self) -> int:
+        """Candidate edges kept."""
+        return 0 if self._reference is None else len(self._reference.edges[0])
+
+    def is_valid(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> bool:
+        """Whether the list that is kept holds every edge of this state."""
+        reference = self._reference
+        if reference is None:
+            return False
         if positions.shape != reference.positions.shape or not np.array_equal(pbc, reference.pbc):
             return False
         stretch, moved = 1.0, reference.positions

@@ -5,18 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asenequip.cluster._checks import check
 from asenequip.cluster.gradients import Edges, Graph
+from asenequip.cluster.multigrid import conjugate_gradients, multigrid
 
-__all__ = ["BMTISystem", "assemble", "edge_weights", "laplacian_solver", "solve"]
+__all__ = ["BMTISystem", "assemble", "component_means", "edge_weights", "preconditioner", "solve"]
 
 WEIGHTS = ("uncorrelated", "identity", "lsdi")
-COARSE_POINTS = 1000
-"""Unknowns of the coarse level of the preconditioner, solved densely."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class BMTISystem:
         Share of the edges in the likelihood.
     """
 
-    matrix: object
+    matrix: Any
     right: NDArray[np.float64]
     component: NDArray[np.int32]
     weights: NDArray[np.float64]
@@ -137,59 +137,16 @@ def assemble(
     return BMTISystem(matrix, right, component, weights, alpha)
 
 
-def laplacian_solver(system: BMTISystem) -> Callable[[NDArray], NDArray]:
-    """Build a two-level preconditioner: Jacobi plus an exact solve on aggregates of consecutive points.
-
-    Points that are near in space should be near in order. The coarse system is solved by a dense eigendecomposition,
-    whose null space (one vector per component) is left out.
-
-    Parameters
-    ----------
-    system : BMTISystem
-
-    Returns
-    -------
-    callable
-        Applies the preconditioner to an array (n_points,) or (n_points, n_columns).
-    """
-    from scipy.linalg import eigh
-    from scipy.sparse import csr_matrix
-
-    matrix = system.matrix
-    n = matrix.shape[0]
-    size = max(4, -(-n // COARSE_POINTS))
-    # aggregates never join two components
-    order = np.lexsort((np.arange(n), system.component))
-    aggregate = np.empty(n, np.int64)
-    position = np.arange(n) // size
-    new = (np.diff(position, prepend=-1) != 0) | (np.diff(system.component[order], prepend=-1) != 0)
-    aggregate[order] = np.cumsum(new) - 1
-    count = int(aggregate.max()) + 1
-    gather = csr_matrix((np.ones(n), (aggregate, np.arange(n))), shape=(count, n))
-    coarse = (gather @ (matrix @ gather.T)).toarray()
-    values, vectors = eigh(coarse)
-    keep = values > values[-1] * 1e-12
-    root = vectors[:, keep] / np.sqrt(values[keep])
-    inverse = root @ root.T
-    smooth = 1.0 / matrix.diagonal()
-
-    def apply(residual: NDArray) -> NDArray:
-        fine = (smooth if residual.ndim == 1 else smooth[:, None]) * residual
-        return fine + gather.T @ (inverse @ (gather @ residual))
-
-    return apply
-
-
 def solve(
     system: BMTISystem,
     start: NDArray,
     *,
     right: NDArray | None = None,
     tolerance: float = 1e-10,
-    max_iterations: int = 5000,
+    max_iterations: int = 1000,
     precondition: Callable[[NDArray], NDArray] | None = None,
 ) -> tuple[NDArray, int]:
-    """Solve the system by preconditioned conjugate gradients.
+    """Solve the system by conjugate gradients with a multigrid preconditioner.
 
     Parameters
     ----------
@@ -199,54 +156,40 @@ def solve(
     right : ndarray, like `start`, optional
         Right-hand side(s) other than the system's own.
     tolerance : float
-        Relative size of the residual, in the 2-norm, at which to stop.
+        Relative error, in the energy norm, at which to stop.
     max_iterations : int
         Iterations after which to stop with a warning.
     precondition : callable, optional
-        What `laplacian_solver` gives; built here unless given.
+        What `preconditioner` gives; built here unless given.
 
     Returns
     -------
     solution : ndarray of float64, like `start`
     iterations : int
     """
-    apply = precondition or laplacian_solver(system)
-    matrix = system.matrix
+    apply = precondition or preconditioner(system)
     b = system.right if right is None else right
-    singular = system.alpha == 1.0
-    means = _component_means(system.component, start) if singular else None
-    x = np.array(start, np.float64)
-    residual = b - matrix @ x
-    bound = tolerance * np.sqrt((b * b).sum(axis=0))
-    direction = z = apply(residual)
-    product = (residual * z).sum(axis=0)
-    iterations = 0
-    while np.any(np.sqrt((residual * residual).sum(axis=0)) > bound):
-        if iterations == max_iterations:
-            warnings.warn(
-                f"BMTI stopped after {iterations} iterations above its tolerance of {tolerance:g}. "
-                "Loosen the tolerance or allow more iterations.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            break
-        image = matrix @ direction
-        curvature = (direction * image).sum(axis=0)
-        length = np.divide(product, curvature, out=np.zeros_like(product), where=curvature > 0)
-        x = x + length * direction
-        residual = residual - length * image
-        z = apply(residual)
-        previous, product = product, (residual * z).sum(axis=0)
-        ratio = np.divide(product, previous, out=np.zeros_like(product), where=previous > 0)
-        direction = z + ratio * direction
-        iterations += 1
-    if means is not None:
-        x = x + (means - _component_means(system.component, x))[system.component]
+    x, iterations, reached = conjugate_gradients(system.matrix, b, start, apply, tolerance, max_iterations)
+    if reached > tolerance:
+        warnings.warn(
+            f"BMTI stopped after {iterations} iterations at a relative error of {reached:.1e}, above its tolerance "
+            f"of {tolerance:.1e}. Loosen the tolerance or allow more iterations.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    if system.alpha == 1.0:
+        shift = component_means(system.component, start) - component_means(system.component, x)
+        x = x + shift[system.component]
     return x, iterations
 
 
-def _component_means(component: NDArray, values: NDArray) -> NDArray:
-    """Mean of `values` over each component, shape (n_components,) or (n_components, n_columns)."""
+def preconditioner(system: BMTISystem) -> Callable[[NDArray], NDArray]:
+    """Build the multigrid preconditioner of a system, for one or several right-hand sides."""
+    return multigrid(system.matrix, system.component if system.alpha == 1.0 else None)
+
+
+def component_means(component: NDArray, values: NDArray) -> NDArray:
+    """Give the mean of `values` over each component, shape (n_components,) or (n_components, n_columns)."""
     sizes = np.bincount(component)
     if values.ndim == 1:
         return np.bincount(component, values) / sizes

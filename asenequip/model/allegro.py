@@ -35,6 +35,17 @@ class ModelOutput:
     features: Tensor
 
 
+@dataclass(frozen=True)
+class EdgeContext:
+    """Edges without geometry: types (n,), center_types (z,), neighbor_types (z,), centers (z,), ptr (n+1,)."""
+
+    types: Tensor
+    center_types: Tensor
+    neighbor_types: Tensor
+    centers: Tensor
+    ptr: Tensor
+
+
 class Allegro(nn.Module):
     """An Allegro potential: edge vectors and types -> energies of atoms.
 
@@ -52,6 +63,9 @@ class Allegro(nn.Module):
     scales, shifts : (T,) float64
         E_n = scale_t / sqrt(2 Nbar_t) sum_z e_z + shift_t, eV.
     """
+
+    inverse_cutoffs: Tensor
+    inverse_norm: Tensor
 
     def __init__(self, spec: AllegroSpec, seed: int | None = 0) -> None:
         super().__init__()
@@ -117,40 +131,60 @@ class Allegro(nn.Module):
         ModelOutput
         """
         vectors = graph.vectors() if vectors is None else vectors
-        center_types = graph.types.index_select(0, graph.centers)
         neighbor_types = graph.types.index_select(0, graph.neighbors)
-        local = vectors.to(self.dtype)
-        distances = torch.linalg.vector_norm(local, dim=-1)
-        x = distances * self.inverse_cutoffs.to(self.dtype)[center_types, neighbor_types]
-        harmonics = spherical_harmonics(local / distances.unsqueeze(-1), self.spec.l_max)
-        scalars = self._scalar_track(graph, x, harmonics, center_types, neighbor_types)
+        return self.local(vectors, graph.types, neighbor_types, graph.centers, graph.ptr)
+
+    def local(
+        self, vectors: Tensor, types: Tensor, neighbor_types: Tensor, centers: Tensor, ptr: Tensor
+    ) -> ModelOutput:
+        """Energies of some centres from their own edges alone: the potential is strictly local.
+
+        Parameters
+        ----------
+        vectors : (z, 3) float64
+            Edge vectors, Angstrom.
+        types : (n,) int64
+            Types of the centres.
+        neighbor_types : (z,) int64
+        centers : (z,) int64
+            Sorted, counted from the first of these centres.
+        ptr : (n+1,) int64
+
+        Returns
+        -------
+        ModelOutput
+        """
+        edges = EdgeContext(types, types.index_select(0, centers), neighbor_types, centers, ptr)
+        geometry = vectors.to(self.dtype)
+        distances = torch.linalg.vector_norm(geometry, dim=-1)
+        x = distances * self.inverse_cutoffs.to(self.dtype)[edges.center_types, neighbor_types]
+        harmonics = spherical_harmonics(geometry / distances.unsqueeze(-1), self.spec.l_max)
+        scalars = self._scalar_track(edges, x, harmonics)
         edge_energies = self.readout(*scalars).squeeze(-1)
-        total = torch.zeros(graph.num_atoms, dtype=torch.float64, device=vectors.device)
-        total = total.index_add(0, graph.centers, edge_energies.to(torch.float64))
+        total = torch.zeros(types.shape[0], dtype=torch.float64, device=vectors.device)
+        total = total.index_add(0, centers, edge_energies.to(torch.float64))
         factor = self.scales * self.inverse_norm / 2**0.5
-        energies = factor[graph.types] * total + self.shifts[graph.types]
+        energies = factor[types] * total + self.shifts[types]
         if self.pair is not None:
-            pair = self.pair(distances, x, center_types, neighbor_types)
-            energies = energies.index_add(0, graph.centers, pair.to(torch.float64))
+            pair = self.pair(distances, x, edges.center_types, neighbor_types)
+            energies = energies.index_add(0, centers, pair.to(torch.float64))
         return ModelOutput(energies, edge_energies, torch.cat(scalars, dim=-1))
 
-    def _scalar_track(
-        self, graph: Graph, x: Tensor, harmonics: Tensor, center_types: Tensor, neighbor_types: Tensor
-    ) -> list[Tensor]:
+    def _scalar_track(self, edges: EdgeContext, x: Tensor, harmonics: Tensor) -> list[Tensor]:
         """Scalars s_0 .. s_L, each (z, S)."""
         spec, track = self.spec, self.track
-        edges, channels = x.shape[0], spec.num_tensor_features
-        two_body = self.two_body(self.radial(x, center_types, neighbor_types))
-        embedding = self.embed(two_body).view(edges, -1, channels)
+        channels, ptr, centers = spec.num_tensor_features, edges.ptr, edges.centers
+        two_body = self.two_body(self.radial(x, edges.center_types, edges.neighbor_types))
+        embedding = self.embed(two_body).unflatten(-1, (-1, channels))
         split = [spec.num_scalar_features, spec.num_env_weights]
         first, weights = self.project(two_body).split(split, dim=-1)
-        norm = self.inverse_norm.to(self.dtype)[graph.types]
+        norm = self.inverse_norm.to(self.dtype)[edges.types]
         scalars, environments = [first], []
         for k, latent in enumerate(self.latents):
-            weights = weights.reshape(edges, -1, channels)
-            environments.append(track.environment(weights, harmonics, norm, graph.ptr, graph.centers))
+            weights = weights.unflatten(-1, (-1, channels))
+            environments.append(track.environment(weights, harmonics, norm, ptr, centers))
             operator = track.operator(environments)
-            invariants = track.scalars(embedding, harmonics, operator, graph.ptr, graph.centers)
+            invariants = track.scalars(embedding, harmonics, operator, ptr, centers)
             out = latent(*scalars, invariants)
             if k < spec.num_layers - 1:
                 out, weights = out.split(split, dim=-1)

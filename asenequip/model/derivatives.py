@@ -6,13 +6,15 @@ F_n = sum_{z: c=n} g_z - sum_{z: n(z)=n} g_z, and the strain derivative is sum_z
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from asenequip.graph import Graph
-from asenequip.model.allegro import Allegro, ModelOutput
+from asenequip.model.allegro import Allegro
 
 
 @dataclass(frozen=True)
@@ -28,40 +30,63 @@ class Derivatives:
     virials : (n, 3, 3)
         Strain derivative sum_z r_z (x) dE/dr_z over the edges of each centre, eV, not symmetrised; for a frame, their
         symmetrised sum over the volume is the stress (tension positive).
-    output : ModelOutput
     """
 
     energies: Tensor
     forces: Tensor
     virials: Tensor
-    output: ModelOutput
 
 
-def evaluate_derivatives(model: Allegro, graph: Graph, create_graph: bool = False) -> Derivatives:
-    """Energies, forces and per-atom virials of a batch in one pass.
+def evaluate_derivatives(
+    model: Allegro, graph: Graph, create_graph: bool = False, max_edges: int | None = None
+) -> Derivatives:
+    """Energies, forces and per-atom virials of a batch.
 
     Parameters
     ----------
     model : Allegro
     graph : Graph
     create_graph : bool
-        Keep the graph of the derivatives, for a loss on forces and stress.
+        Keep the graph of the derivatives, for a loss on forces and stress; not together with ``max_edges``.
+    max_edges : int, optional
+        Work through the centres in blocks of about this many edges: bounded memory, the same numbers.
     """
     with torch.enable_grad():
-        vectors = graph.vectors().detach().requires_grad_(True)
-        output = model(graph, vectors)
-        (gradient,) = torch.autograd.grad(output.energies.sum(), vectors, create_graph=create_graph)
-        return assemble(graph, vectors.detach(), gradient, output)
+        vectors = graph.vectors().detach()
+        neighbor_types = graph.types.index_select(0, graph.neighbors)
+        energies, gradients = [], []
+        for atoms, edges in _blocks(graph, max_edges):
+            leaf = vectors[edges].requires_grad_(True)
+            start, ptr = graph.ptr[atoms.start], graph.ptr[atoms.start : atoms.stop + 1]
+            centers = graph.centers[edges] - atoms.start
+            output = model.local(leaf, graph.types[atoms], neighbor_types[edges], centers, ptr - start)
+            (gradient,) = torch.autograd.grad(output.energies.sum(), leaf, create_graph=create_graph)
+            energies.append(output.energies)
+            gradients.append(gradient)
+        return assemble(graph, vectors, torch.cat(gradients), torch.cat(energies))
 
 
-def assemble(graph: Graph, vectors: Tensor, gradient: Tensor, output: ModelOutput) -> Derivatives:
+def _blocks(graph: Graph, max_edges: int | None) -> Iterator[tuple[slice, slice]]:
+    """Slices of centres and of their edges, each at most ``max_edges`` edges or one centre."""
+    if max_edges is None or graph.num_edges <= max_edges:
+        yield slice(0, graph.num_atoms), slice(0, graph.num_edges)
+        return
+    ptr = graph.ptr.cpu().numpy()
+    first = 0
+    while first < graph.num_atoms:
+        last = int(np.searchsorted(ptr, ptr[first] + max_edges, side="right")) - 1
+        last = min(max(last, first + 1), graph.num_atoms)
+        yield slice(first, last), slice(int(ptr[first]), int(ptr[last]))
+        first = last
+
+
+def assemble(graph: Graph, vectors: Tensor, gradient: Tensor, energies: Tensor) -> Derivatives:
     """Forces and virials from the gradient with respect to the edge vectors, both (z, 3) float64."""
-    energies = output.energies
     forces = gradient.new_zeros(graph.num_atoms, 3)
     forces = forces.index_add(0, graph.centers, gradient).index_add(0, graph.neighbors, -gradient)
     virials = gradient.new_zeros(graph.num_atoms, 3, 3)
     virials = virials.index_add(0, graph.centers, vectors.unsqueeze(2) * gradient.unsqueeze(1))
-    return Derivatives(energies, forces, virials, output)
+    return Derivatives(energies, forces, virials)
 
 
 def sum_frames(graph: Graph, per_atom: Tensor) -> Tensor:

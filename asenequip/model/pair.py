@@ -19,6 +19,7 @@ class ZBL(nn.Module):
     a = 0.46850 / (Z_c^0.23 + Z_n^0.23) Angstrom; psi is the universal screening function; f the polynomial envelope.
     """
 
+    numbers: Tensor
     _AMPLITUDE = (0.02817, 0.28022, 0.50986, 0.18175)
     _DECAY = (0.20162, 0.40290, 0.94229, 3.19980)
 
@@ -43,6 +44,10 @@ class LennardJones(nn.Module):
     "lj": 2 epsilon (s^2 - s); "lj_repulsive_only": that plus epsilon for d < 2^(1/exponent) + delta and 0 beyond;
     "repulsive": 1/2 epsilon (sigma (d - delta))^-exponent. Negative parameters act as zero.
     """
+
+    sigma: Tensor
+    epsilon: Tensor
+    delta: Tensor
 
     def __init__(self, spec: AllegroSpec, pair: PairSpec) -> None:
         super().__init__()

@@ -60,6 +60,8 @@ class BesselEmbedding(nn.Module):
 class SplineEmbedding(nn.Module):
     """A spline per ordered pair of types: ``h0 = sum_g W_g B_g(x)`` B_g squared raised cosines."""
 
+    lower: Tensor
+
     def __init__(self, spec: AllegroSpec, generator: torch.Generator | None) -> None:
         super().__init__()
         self.num_types = spec.num_types

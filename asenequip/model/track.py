@@ -35,6 +35,9 @@ class TensorTrack(nn.Module):
         Coupled or uncoupled; drawn from U(-sqrt 3, sqrt 3).
     """
 
+    irrep: Tensor
+    env_irrep: Tensor
+
     def __init__(self, spec: AllegroSpec, generator: torch.Generator | None) -> None:
         super().__init__()
         layers = layer_paths(spec.l_max, spec.num_layers, spec.parity)

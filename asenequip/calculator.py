@@ -1,0 +1,183 @@
+"""AllegroCalculator: the thin ASE shell over `asenequip.evaluate.Evaluator`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+
+from asenequip.artifact import Potential
+from asenequip.evaluate import PROPERTIES, Evaluator, Results
+
+
+class AllegroCalculator(Calculator):
+    """ASE calculator of a compiled Allegro potential.
+
+    Energies in eV, forces in eV/Angstrom, stress in eV/Angstrom^3 (xx yy zz yz xz xy, tension positive); results are
+    float64 whatever the network's precision. One evaluation gives all properties.
+
+    Parameters
+    ----------
+    model : path or Potential
+        A ``model.asnq`` file.
+    device : str
+        "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:1".
+    dtype : {"float32", "float64"}
+        Precision of the network.
+    skin : float
+        Verlet skin of the neighbour list, Angstrom.
+
+    Raises
+    ------
+    FileNotFoundError, asenequip.artifact.ArtifactError
+        If the file is missing or damaged.
+
+    Examples
+    --------
+    >>> atoms.calc = AllegroCalculator("model.asnq")  # doctest: +SKIP
+    >>> atoms.get_potential_energy()  # doctest: +SKIP
+    """
+
+    name = "allegro"
+    implemented_properties: ClassVar[list[str]] = list(PROPERTIES)  # type: ignore[misc]
+    discard_results_on_any_change = False
+    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}  # type: ignore[misc]
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Potential,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        skin: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self._open(Evaluator(model, device=device, dtype=dtype, skin=skin), str(device))
+
+    def _open(self, evaluator: Evaluator, device: str) -> None:
+        self.evaluator = evaluator
+        self._lock = threading.RLock()
+        path = evaluator.potential.path
+        self.parameters = {
+            "model": None if path is None else str(path.resolve()),
+            "sha256": evaluator.potential.sha256,
+            "device": device,
+            "dtype": evaluator.dtype,
+            "skin": evaluator.lists.skin,
+        }
+
+    # -- what ASE calls ---------------------------------------------------------------------------------------------
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Evaluate all properties of ``atoms`` at once; ``system_changes`` is not relied upon.
+
+        Raises
+        ------
+        ase.calculators.calculator.InputError
+            For unknown elements, positions that are not finite, or coinciding atoms; earlier results stay.
+        ase.calculators.calculator.PropertyNotImplementedError
+            For the stress of atoms whose cell has no volume.
+        """
+        atoms = self.atoms if atoms is None else atoms
+        if atoms is None:
+            raise ValueError("The calculator has no atoms. Pass them: calc.calculate(atoms), or set atoms.calc = calc.")
+        unknown = set(properties) - set(self.implemented_properties)
+        if unknown:
+            raise PropertyNotImplementedError(f"An Allegro potential has no {', '.join(sorted(unknown))}.")
+        results = self.evaluator.evaluate([atoms])[0]
+        missing = [name for name in properties if name not in results]
+        if missing:
+            raise PropertyNotImplementedError(
+                f"The {missing[0]} needs a cell with three lattice vectors; this one has rank {atoms.cell.rank}.\n"
+                "Give the atoms a full cell (a slab may keep vacuum in it)."
+            )
+        self.atoms = atoms.copy()
+        self.results = dict(results)
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """One property, from the last results if they still hold; safe to call from several threads."""
+        with self._lock:
+            return super().get_property(name, atoms, allow_calculation)
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What differs, exactly, from the atoms of the last results; charges and magnetic moments do not matter."""
+        old = self.atoms
+        if old is None or len(old) != len(atoms):
+            return [change for change in all_changes if change not in self.ignored_changes]
+        changes = []
+        if not np.array_equal(old.positions, atoms.positions):
+            changes.append("positions")
+        if not np.array_equal(old.numbers, atoms.numbers):
+            changes.append("numbers")
+        if not np.array_equal(old.cell.array, atoms.cell.array):
+            changes.append("cell")
+        if not np.array_equal(old.pbc, atoms.pbc):
+            changes.append("pbc")
+        return changes
+
+    # -- beyond ASE's properties --------------------------------------------------------------------------------------
+
+    def evaluate(self, frames: Sequence[Atoms]) -> list[Results]:
+        """Results of many structures at once, in order; see `asenequip.evaluate.Evaluator.evaluate`."""
+        with self._lock:
+            return self.evaluator.evaluate(frames)
+
+    def descriptors(self, atoms: Atoms) -> np.ndarray:
+        """Latent features of each atom's environment, (n, S (L+1)) float64."""
+        with self._lock:
+            return self.evaluator.descriptors(atoms)
+
+    def virials(self, atoms: Atoms) -> np.ndarray:
+        """Strain derivative of each atom's energy, (n, 3, 3) float64, eV."""
+        with self._lock:
+            return self.evaluator.virials(atoms)
+
+    def hessian(self, atoms: Atoms) -> np.ndarray:
+        """Second derivatives of the energy, (3n, 3n) float64, eV/Angstrom^2."""
+        with self._lock:
+            return self.evaluator.hessian(atoms)
+
+    # -- copies -------------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.parameters["model"] is None:
+            raise TypeError("A calculator of a potential without a file cannot be pickled. Save it with save_artifact.")
+        return {"parameters": dict(self.parameters), "atoms": self.atoms, "results": dict(self.results)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        wanted = state["parameters"]
+        path = Path(wanted["model"])
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"The calculator was made from '{path}', which is not there any more.\n"
+                "Put the file back, or make a new AllegroCalculator from its new place."
+            )
+        if hashlib.sha256(path.read_bytes()).hexdigest() != wanted["sha256"]:
+            raise ValueError(
+                f"'{path}' is not the file this calculator was made from (its SHA-256 differs).\n"
+                "Put the original back, or make a new AllegroCalculator."
+            )
+        self.__init__(path, device=wanted["device"], dtype=wanted["dtype"], skin=wanted["skin"])  # type: ignore[misc]
+        self.atoms, self.results = state["atoms"], state["results"]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AllegroCalculator:
+        other = object.__new__(type(self))
+        Calculator.__init__(other)
+        mine = self.evaluator
+        twin = Evaluator(mine.potential, device=mine.device, dtype=mine.dtype, skin=mine.lists.skin)
+        other._open(twin, self.parameters["device"])
+        other.atoms = None if self.atoms is None else self.atoms.copy()
+        other.results = {k: np.copy(v) if isinstance(v, np.ndarray) else v for k, v in self.results.items()}
+        return other

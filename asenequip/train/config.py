@@ -1,0 +1,348 @@
+"""The trainer's settings: one strict YAML file, each thing written once, unknown names refused with a suggestion."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from asenequip.model.spec import AllegroSpec, PairSpec
+
+Energy = Literal["eV", "meV", "Hartree", "Rydberg", "kcal/mol", "kJ/mol"]
+Length = Literal["Angstrom", "Bohr", "nm"]
+Pressure = Literal["energy/length^3", "eV/Angstrom^3", "GPa", "kbar"]
+Fraction = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Keys(_Strict):
+    """Where the labels are: a name of ``atoms.info`` / ``atoms.arrays``, or one of the calculator's results."""
+
+    energy: str | None = "energy"
+    forces: str | None = "forces"
+    stress: str | None = "stress"
+    virial: str | None = Field(None, description="Virial -V*stress, energy units; used where a frame has no stress.")
+
+
+class Units(_Strict):
+    """Units of the labels; frames' positions are in Angstrom as ASE reads them."""
+
+    energy: Energy = "eV"
+    length: Length = "Angstrom"
+    stress: Pressure = "energy/length^3"
+    stress_sign: Literal[1, -1] = Field(1, description="1: ASE's sign (dE/dstrain / V); -1: pressure-like.")
+
+
+class Dataset(_Strict):
+    """One file of labelled frames."""
+
+    path: str
+    index: str = Field(":", description="Frames taken, as a Python slice.")
+    name: str | None = Field(None, description="Name in logs and metrics; the file's name without endings if absent.")
+    weight: PositiveFloat = Field(1.0, description="Weight of its frames in the loss.")
+    own_shifts: bool = Field(False, description="Its energies have a zero of their own: fit per-type shifts for it.")
+    keys: Keys = Keys()
+    units: Units = Units()
+
+
+def _datasets(value: Any) -> Any:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return [{"path": str(item)} if isinstance(item, (str, Path)) else item for item in items]
+
+
+Datasets = Annotated[list[Dataset], BeforeValidator(_datasets)]
+
+
+class Split(_Strict):
+    """How the frames of ``data.train`` are divided where ``data.valid`` or ``data.test`` name no files."""
+
+    valid: Fraction = Field(0.1, description="Fraction (< 1) or number of frames.")
+    test: Fraction = Field(0.1, description="Fraction (< 1) or number of frames.")
+    method: Literal["random", "end", "key", "group"] = Field(
+        "random",
+        description="random; end: last frames of each file (a trajectory); key: atoms.info[key] says "
+        "train, valid or test; group: frames with one value of atoms.info[key] stay together.",
+    )
+    key: str = "split"
+    seed: int = 0
+
+
+class Data(_Strict):
+    """Files, their labels and their division."""
+
+    train: Datasets = []
+    valid: Datasets = []
+    test: Datasets = []
+    split: Split = Split()
+    max_frames: PositiveInt | None = Field(None, description="Use at most this many training frames.")
+
+
+class Pair(_Strict):
+    """Pair potential; see `asenequip.model.spec.PairSpec`."""
+
+    kind: Literal["zbl", "lj"] = "zbl"
+    envelope_exponent: PositiveInt = 6
+    style: Literal["lj", "lj_repulsive_only", "repulsive"] = "lj"
+    exponent: PositiveFloat = 6.0
+    sigma: PositiveFloat = 1.0
+    epsilon: PositiveFloat = 1.0
+    delta: float = 0.0
+    trainable: list[Literal["sigma", "epsilon", "delta"]] = []
+
+
+_Nonlinearity = Literal["silu", "mish", "gelu", "ssp", "tanh", "sigmoid", "softplus", "none"]
+
+
+class Model(_Strict):
+    """Hyperparameters; see `asenequip.model.spec.AllegroSpec`. Species and statistics come from the data."""
+
+    cutoff: PositiveFloat = Field(5.0, description="Angstrom.")
+    pair_cutoffs: dict[str, PositiveFloat] = Field({}, description="Shorter cutoffs, as {Li-S: 4.0}: centre-neighbour.")
+    species: list[str] | None = Field(None, description="Chemical symbols; those of the data if absent.")
+    l_max: Annotated[int, Field(ge=0, le=4)] = 2
+    parity: bool = True
+    num_layers: PositiveInt = 2
+    num_scalar_features: PositiveInt = 32
+    num_tensor_features: PositiveInt = 16
+    radial: Literal["bessel", "spline"] = "bessel"
+    num_bessels: PositiveInt = 8
+    bessel_trainable: bool = False
+    envelope_exponent: PositiveInt = 6
+    num_splines: PositiveInt = 16
+    spline_span: PositiveInt = 12
+    radial_dim: PositiveInt | None = None
+    two_body_depth: Annotated[int, Field(ge=0)] = 1
+    two_body_width: PositiveInt = 64
+    two_body_nonlinearity: _Nonlinearity = "silu"
+    latent_depth: Annotated[int, Field(ge=0)] = 1
+    latent_width: PositiveInt = 64
+    latent_nonlinearity: _Nonlinearity = "silu"
+    readout_depth: Annotated[int, Field(ge=0)] = 1
+    readout_width: PositiveInt = 32
+    readout_nonlinearity: _Nonlinearity = "silu"
+    path_channel_coupling: bool = True
+    individual_irrep_weights: bool = True
+    forward_normalize: bool = True
+    scales_trainable: bool = False
+    shifts_trainable: bool = False
+    pair: Pair | None = None
+    energy_shifts: Literal["auto", "isolated", "least_squares"] | dict[str, float] = Field(
+        "auto", description="auto: isolated atoms where the data hold one of each species, else least squares; or eV."
+    )
+    energy_scales: Literal["force_rms", "force_rms_per_type"] | dict[str, float] = "force_rms"
+
+
+class Loss(_Strict):
+    """Weights and form of the loss."""
+
+    energy: NonNegative = Field(10.0, description="Weight of the energy per atom, residual in eV.")
+    forces: NonNegative = Field(1.0, description="Weight of the force components, residual in eV/Angstrom.")
+    stress: NonNegative = Field(1.0, description="Weight of the virial per atom, residual in eV.")
+    kind: Literal["mse", "mae", "huber", "stratified_huber"] = "mse"
+    delta: PositiveFloat = Field(
+        0.05, description="Huber: where the square turns into a line, in units of the residual."
+    )
+    species_weights: dict[str, NonNegative] = Field({}, description="Weights of the forces on a species, 1 if absent.")
+
+
+class Training(_Strict):
+    """Optimiser, schedule, length."""
+
+    epochs: PositiveInt = 200
+    minutes: PositiveFloat | None = Field(None, description="Stop, learning rate fully decayed, after this time.")
+    batch_size: PositiveInt = Field(4, description="Frames per step.")
+    learning_rate: PositiveFloat = 0.005
+    optimizer: Literal["adam", "adamw", "amsgrad"] = "adam"
+    weight_decay: NonNegative = 0.0
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = Field(0.01, description="As a part of learning_rate.")
+    plateau_patience: PositiveInt = 20
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="Decay of the moving average of weights; 0: none."
+    )
+    clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient.")
+    early_stopping: PositiveInt | None = Field(None, description="Epochs without a better validation loss.")
+    valid_every: PositiveInt = Field(1, description="Epochs between validations.")
+    checkpoint_seconds: NonNegative = Field(20.0, description="Least time between two checkpoints.")
+
+
+class Config(_Strict):
+    """Everything a training run is made of."""
+
+    data: Data = Data()
+    model: Model = Model()
+    loss: Loss = Loss()
+    training: Training = Training()
+    output: str = Field("runs/potential", description="Run directory; a number is added where it exists already.")
+    seed: int = Field(0, description="Start weights and order of the frames.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
+    dtype: Literal["float32", "float64"] = Field("float32", description="Precision of the network.")
+    threads: PositiveInt | None = Field(None, description="CPU threads; torch's own choice if absent.")
+    licence: str = Field("not stated", description="Licence of the potential, for its model card.")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the resolved settings."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+class ConfigError(ValueError):
+    """The settings are wrong; the text says where and what to write instead."""
+
+
+def parse_config(values: Mapping[str, Any]) -> Config:
+    """Validate plain settings.
+
+    Parameters
+    ----------
+    values : mapping
+        As read from YAML.
+
+    Raises
+    ------
+    ConfigError
+        Naming every wrong setting, with the nearest known name where one is unknown.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(item) for item in error.errors())) from None
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply overrides such as ``model.l_max=2``, and validate.
+
+    Raises
+    ------
+    ConfigError
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"There is no file {path}.\nWrite one with: asenequip-train init DATA -o {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path} is not a YAML file: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold settings as 'name: value' lines. Got {type(values).__name__} instead.")
+    return parse_config(apply_overrides(values, overrides))
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of ``values`` with ``section.name=value`` settings (values in YAML form) put in place."""
+    import copy
+
+    import yaml
+
+    values = copy.deepcopy(values)
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set must be given as section.name=value. Got {text!r} instead.")
+        *sections, last = name.strip().split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"--set {text}: '{section}' is not a section of the settings.")
+        target[last] = yaml.safe_load(value)
+    return values
+
+
+def changed_settings(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, as {"section.name": (old, new)}."""
+    first, second = _flat(old.model_dump()), _flat(new.model_dump())
+    return {k: (first.get(k), second.get(k)) for k in {**first, **second} if first.get(k) != second.get(k)}
+
+
+def make_spec(model: Model, species: Sequence[str], neighbors: Sequence[float]) -> AllegroSpec:
+    """The model's hyperparameters, given the species and the mean number of neighbours of each.
+
+    Raises
+    ------
+    ConfigError
+        For a pair cutoff that is malformed, of unknown species, or above the cutoff.
+    """
+    values = model.model_dump(exclude={"pair_cutoffs", "species", "pair", "energy_shifts", "energy_scales"})
+    table = [[model.cutoff] * len(species) for _ in species]
+    for pair, cutoff in model.pair_cutoffs.items():
+        names = pair.split("-")
+        if len(names) != 2 or not set(names) <= set(species) or cutoff > model.cutoff:
+            raise ConfigError(
+                f"model.pair_cutoffs: '{pair}: {cutoff:g}' must be CENTRE-NEIGHBOUR of {', '.join(species)} and at "
+                f"most the cutoff {model.cutoff:g}."
+            )
+        table[species.index(names[0])][species.index(names[1])] = cutoff
+    pair_spec = (
+        PairSpec(**{**model.pair.model_dump(), "trainable": tuple(model.pair.trainable)}) if model.pair else None
+    )
+    try:
+        return AllegroSpec(
+            type_names=tuple(species),
+            avg_num_neighbors=tuple(neighbors),
+            pair_cutoffs=tuple(map(tuple, table)) if model.pair_cutoffs else None,
+            pair=pair_spec,
+            **values,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from None
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict) or (not values and prefix):
+        return {prefix: values}
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
+    return out
+
+
+def _sentence(item: Any) -> str:
+    """One line per wrong setting."""
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = _names_at(item["loc"][:-1])
+        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(known)}."
+        return f"The settings have no '{where}'.{hint}"
+    message = item["msg"][0].lower() + item["msg"][1:]
+    return f"The setting '{where}' is wrong: {message}. Got {item['input']!r} instead."
+
+
+def _names_at(location: Sequence[Any]) -> list[str]:
+    """Names of the settings of the section at a location such as ("data", "train", 0)."""
+    model: Any = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        if field is None:
+            continue
+        model = _section_of(field.annotation)
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section class inside an annotation such as list[Dataset] or Pair | None."""
+    from typing import get_args
+
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation
+    for inner in get_args(annotation):
+        found = _section_of(inner)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return None
