@@ -32,9 +32,10 @@ NONLINEARITIES = {
 }
 
 KNOWN = {
-    "nequip": "GraphModel CompileGraphModel ForceStressOutput SequentialGraphNetwork EdgeLengthNormalizer PolynomialCutoff "
-    "BesselEdgeLengthEncoding ScalarMLPFunction ScalarLinearLayer ScalarMLP DeepLinearMLP AvgNumNeighborsNorm "
-    "PerTypeScaleShift AtomwiseReduce AddRadialCutoffToData ZBL _ZBL LennardJones _LJParam ShiftedSoftplus",
+    "nequip": "GraphModel CompileGraphModel ForceStressOutput SequentialGraphNetwork EdgeLengthNormalizer "
+    "PolynomialCutoff BesselEdgeLengthEncoding ScalarMLPFunction ScalarLinearLayer ScalarMLP DeepLinearMLP "
+    "AvgNumNeighborsNorm PerTypeScaleShift AtomwiseReduce AddRadialCutoffToData ZBL _ZBL LennardJones _LJParam "
+    "ShiftedSoftplus",
     "allegro": "ProductTypeEmbedding TwoBodySplineScalarEmbed PerClassSpline TwoBodySphericalHarmonicTensorEmbed "
     "MakeWeightedChannels Allegro_Module Contracter EdgewiseReduce",
     "e3nn": "SphericalHarmonics",
@@ -42,7 +43,7 @@ KNOWN = {
 }
 
 
-class Refusal(ValueError):
+class UnsupportedError(ValueError):
     """The model holds something that has no counterpart; the message names it."""
 
 
@@ -57,19 +58,21 @@ def check_modules(model: nn.Module) -> None:
 
     Raises
     ------
-    Refusal
+    UnsupportedError
         Naming the modules.
     """
     known = {f"{package}.{name}" for package, names in KNOWN.items() for name in names.split()}
-    unknown = [f"{name or 'the model'} ({class_name(m)})" for name, m in model.named_modules() if class_name(m) not in known]
+    unknown = [
+        f"{name or 'the model'} ({class_name(m)})" for name, m in model.named_modules() if class_name(m) not in known
+    ]
     if unknown:
         shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-        raise Refusal(f"The model holds modules that no asenequip model has: {shown}.")
+        raise UnsupportedError(f"The model holds modules that no asenequip model has: {shown}.")
     children = [name for name, _ in network(model).named_children()]
     surplus = [name for name in children if name not in PARTS + OPTIONAL_PARTS]
     missing = [name for name in PARTS if name not in children]
     if surplus or missing:
-        raise Refusal(f"The model is no Allegro energy model: it has the parts {', '.join(children)}.")
+        raise UnsupportedError(f"The model is no Allegro energy model: it has the parts {', '.join(children)}.")
 
 
 def network(model: nn.Module) -> nn.Module:
@@ -77,7 +80,9 @@ def network(model: nn.Module) -> nn.Module:
     inner = getattr(model, "model", None)
     func = getattr(inner, "func", None)
     if func is None or class_name(func) != "nequip.SequentialGraphNetwork":
-        raise Refusal(f"The model is no energy model with forces: {class_name(model)} around {type(inner).__name__}.")
+        raise UnsupportedError(
+            f"The model is no energy model with forces: {class_name(model)} around {type(inner).__name__}."
+        )
     return func
 
 
@@ -97,7 +102,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
 
     Raises
     ------
-    Refusal
+    UnsupportedError
         For anything asenequip cannot represent.
     """
     check_modules(model)
@@ -121,7 +126,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
     spec["shifts_trainable"] = bool(scale_shift.shifts_trainable) and bool(scale_shift.has_shifts)
     for part, wanted in (("edge_eng_sum", "sum"), ("total_energy_sum", "sum")):
         if parts[part].reduce != wanted:
-            raise Refusal(f"The part '{part}' takes the {parts[part].reduce} of the energies, not their sum.")
+            raise UnsupportedError(f"The part '{part}' takes the {parts[part].reduce} of the energies, not their sum.")
     pair = parts.get("pair_potential")
     spec["pair"] = None if pair is None else _pair(pair)
     numbers = pair.atomic_numbers.tolist() if type(pair).__name__ == "ZBL" else None  # type: ignore[union-attr,operator]
@@ -150,7 +155,7 @@ def _shortest(stored: float, forward: Any, guess: float) -> float:
 
 def _exponent(cutoff: Any, where: str) -> int:
     if float(cutoff.p) != int(cutoff.p):
-        raise Refusal(f"The envelope exponent of {where} is {cutoff.p}; only integers are supported.")
+        raise UnsupportedError(f"The envelope exponent of {where} is {cutoff.p}; only integers are supported.")
     return int(cutoff.p)
 
 
@@ -165,7 +170,7 @@ def _radial(embed: Any) -> dict[str, Any]:
         }
     names = [name for name, _ in embed.named_children()]
     if names != ["bessel_encode", "type_embed"]:
-        raise Refusal(f"The radial embedding {class_name(embed)} with parts {names} is unknown.")
+        raise UnsupportedError(f"The radial embedding {class_name(embed)} with parts {names} is unknown.")
     bessel, types = embed.bessel_encode, embed.type_embed
     return {
         "radial": "bessel",
@@ -183,15 +188,17 @@ def _tensor_track(allegro: Any, embed: Any) -> dict[str, Any]:
     allowed = {(ir.l, ir.p) for _, ir in allegro.tensor_track_allowed_irreps}
     both = {(l, p) for l in range(l_max + 1) for p in (1, -1)}
     if harmonics != natural or allowed not in (both, set(natural)):
-        raise Refusal(f"The tensor track has the irreps {sorted(allowed)} on harmonics {harmonics}, a set of its own.")
+        raise UnsupportedError(
+            f"The tensor track has the irreps {sorted(allowed)} on harmonics {harmonics}, a set of its own."
+        )
     sh = embed.sh
     if not sh.normalize or sh.normalization != "component":
-        raise Refusal("The spherical harmonics are not normalised by component.")
+        raise UnsupportedError("The spherical harmonics are not normalised by component.")
     weighters = (embed._edge_weighter, allegro._env_weighter)
     if not embed._edge_weighter.weight_individual_irreps or any(w.alpha != 1.0 for w in weighters):
-        raise Refusal("The tensor embedding weights its irreps in a way of its own.")
+        raise UnsupportedError("The tensor embedding weights its irreps in a way of its own.")
     if any(tp.irrep_normalization != "component" for tp in allegro.tps):
-        raise Refusal("The tensor products are not normalised by component.")
+        raise UnsupportedError("The tensor products are not normalised by component.")
     return {
         "l_max": int(l_max),
         "parity": allowed == both,
@@ -206,14 +213,14 @@ def _tensor_track(allegro: Any, embed: Any) -> dict[str, Any]:
 def _mlp(name: str, functions: list[Any]) -> dict[str, Any]:
     """Depth, width and nonlinearity that all of ``functions`` share."""
     if any(f.bias for f in functions):
-        raise Refusal(f"The {name} network has biases.")
+        raise UnsupportedError(f"The {name} network has biases.")
     hidden = {tuple(f.dims[1:-1]) for f in functions}
     widths = hidden.pop()
     if hidden or len(set(widths)) > 1:
-        raise Refusal(f"The hidden layers of the {name} network differ in width.")
+        raise UnsupportedError(f"The hidden layers of the {name} network differ in width.")
     found = {nonlinearity(f) for f in functions}
     if len(found) > 1:
-        raise Refusal(f"The {name} network mixes the nonlinearities {sorted(found)}.")
+        raise UnsupportedError(f"The {name} network mixes the nonlinearities {sorted(found)}.")
     out: dict[str, Any] = {f"{name}_depth": len(widths), f"{name}_nonlinearity": found.pop()}
     if widths:
         out[f"{name}_width"] = int(widths[0])
@@ -226,11 +233,11 @@ def nonlinearity(function: Any) -> str:
         return "none"
     found = {class_name(m).split(".")[-1] for m in function.mlp} - {"ScalarLinearLayer"}
     if any(type(m).__name__ == "GELU" and m.approximate != "none" for m in function.mlp):
-        raise Refusal("A network uses an approximate GELU.")
+        raise UnsupportedError("A network uses an approximate GELU.")
     if not found:
         return "silu"  # a single linear layer has none; the name is then without effect
     if len(found) > 1:
-        raise Refusal(f"A network mixes the nonlinearities {sorted(found)}.")
+        raise UnsupportedError(f"A network mixes the nonlinearities {sorted(found)}.")
     return NONLINEARITIES[found.pop()]
 
 
@@ -280,7 +287,7 @@ def _neighbors(parts: dict[str, Any], num_types: int) -> list[float]:
     constants = parts["allegro"].avg_num_neighbors_norm.norm_const.reshape(-1).double().tolist()
     others = parts["edge_eng_sum"].norm_module.norm_const.reshape(-1).double().tolist()
     if constants != others:
-        raise Refusal("The environment and the edge sum are normalised by different numbers of neighbours.")
+        raise UnsupportedError("The environment and the edge sum are normalised by different numbers of neighbours.")
     numbers = [_shortest(c, lambda n: 1.0 / math.sqrt(n), 1.0 / c**2) for c in constants]
     return numbers * num_types if len(numbers) == 1 else numbers
 
@@ -289,10 +296,10 @@ def _pair(pair: Any) -> dict[str, Any]:
     exponent = _exponent(pair.cutoff, "the pair potential")
     if type(pair).__name__ == "ZBL":
         if not math.isclose(2 * float(pair._qqr2exesquare), 14.399645, rel_tol=1e-7):
-            raise Refusal("The ZBL term is not in eV and Angstrom (units: metal); asenequip's models are.")
+            raise UnsupportedError("The ZBL term is not in eV and Angstrom (units: metal); asenequip's models are.")
         return {"kind": "zbl", "envelope_exponent": exponent}
     if any(getattr(pair, name).dim() != 2 for name in ("sigma", "epsilon", "delta")):
-        raise Refusal("The Lennard-Jones term lacks sigma, epsilon or delta for every pair of types.")
+        raise UnsupportedError("The Lennard-Jones term lacks sigma, epsilon or delta for every pair of types.")
     trainable = [name for name in ("sigma", "epsilon", "delta") if getattr(pair, name).requires_grad]
     return {
         "kind": "lj",

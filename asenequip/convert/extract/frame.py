@@ -12,7 +12,7 @@ MOST_EDGES = 8000
 """Aimed-at size of the test structure: a second or two of the largest models."""
 
 
-def test_frame(cutoffs: np.ndarray, seed: int = 0) -> dict[str, Any]:
+def random_frame(cutoffs: np.ndarray, seed: int = 0) -> dict[str, Any]:
     """A periodic, oblique box of jittered lattice sites with all types, spaced within the smallest cutoff.
 
     Parameters
@@ -53,7 +53,7 @@ def find_edges(frame: dict[str, Any], cutoffs: np.ndarray) -> tuple[np.ndarray, 
         found = np.argwhere(near)
         pairs.append(found)
         shifts.append(np.tile(offset.astype(np.float64), (len(found), 1)))
-    return np.concatenate(pairs).T, np.concatenate(shifts)
+    return np.ascontiguousarray(np.concatenate(pairs).T), np.concatenate(shifts)
 
 
 def evaluate(model: Any, frame: dict[str, Any], cutoffs: np.ndarray) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .describe import Refusal, check_modules, describe, network
-from .frame import evaluate, test_frame
+from .describe import UnsupportedError, check_modules, describe, network
+from .frame import evaluate, random_frame
 from .promote import promote
 
 
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     try:
         model = open_model(source)
         description, weights = extract(model)
-    except Refusal as refusal:
+    except UnsupportedError as refusal:
         (folder / "refusal.json").write_text(json.dumps({"message": str(refusal)}))
         return
     description["versions"] = {name: _version(name) for name in ("nequip", "nequip-allegro", "torch", "e3nn")}
@@ -42,7 +42,9 @@ def open_model(source: str) -> torch.nn.Module:
     set_global_state()
     models = load_saved_model(source, compile_mode="eager", model_key=None)
     if len(models) != 1:
-        raise Refusal(f"The file holds {len(models)} models ({', '.join(models)}); exactly one can be converted.")
+        raise UnsupportedError(
+            f"The file holds {len(models)} models ({', '.join(models)}); exactly one can be converted."
+        )
     return next(iter(models.values()))
 
 
@@ -63,7 +65,7 @@ def extract(model: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     stored = str(model.model_dtype).removeprefix("torch.")
     norm = network(model).edge_norm
     cutoffs = _cutoff_table(norm, len(model.type_names))
-    frame = test_frame(cutoffs)
+    frame = random_frame(cutoffs)
     as_stored = evaluate(model, frame, cutoffs)
     promote(model)
     reference = evaluate(model, frame, cutoffs) if stored == "float32" else as_stored

@@ -37,7 +37,7 @@ def promote(model: nn.Module) -> nn.Module:
         if type(module).__name__ == "ScalarMLPFunction":
             _exact_scales(module)
         elif type(module).__name__ == "AvgNumNeighborsNorm":
-            module.norm_const.copy_(_exact_norms(module.norm_const))  # type: ignore[operator,union-attr]
+            module.norm_const.copy_(_exact_norms(module.norm_const))  # type: ignore[operator,union-attr,arg-type]
         elif type(module).__name__ == "Contracter":
             module.w3j.copy_(_exact_coefficients(module))  # type: ignore[operator,union-attr]
     return model
