@@ -30,7 +30,9 @@ class Keys(_Strict):
     energy: str | None = "energy"
     forces: str | None = "forces"
     stress: str | None = "stress"
-    virial: str | None = Field(None, description="Virial -V*stress, energy units; used where a frame has no stress.")
+    virial: str | None = Field(
+        default=None, description="Virial -V*stress, energy units; used where a frame has no stress."
+    )
 
 
 class Units(_Strict):
@@ -39,17 +41,21 @@ class Units(_Strict):
     energy: Energy = "eV"
     length: Length = "Angstrom"
     stress: Pressure = "energy/length^3"
-    stress_sign: Literal[1, -1] = Field(1, description="1: ASE's sign (dE/dstrain / V); -1: pressure-like.")
+    stress_sign: Literal[1, -1] = Field(default=1, description="1: ASE's sign (dE/dstrain / V); -1: pressure-like.")
 
 
 class Dataset(_Strict):
     """One file of labelled frames."""
 
     path: str
-    index: str = Field(":", description="Frames taken, as a Python slice.")
-    name: str | None = Field(None, description="Name in logs and metrics; the file's name without endings if absent.")
-    weight: PositiveFloat = Field(1.0, description="Weight of its frames in the loss.")
-    own_shifts: bool = Field(False, description="Its energies have a zero of their own: fit per-type shifts for it.")
+    index: str = Field(default=":", description="Frames taken, as a Python slice.")
+    name: str | None = Field(
+        default=None, description="Name in logs and metrics; the file's name without endings if absent."
+    )
+    weight: PositiveFloat = Field(default=1.0, description="Weight of its frames in the loss.")
+    own_shifts: bool = Field(
+        default=False, description="Its energies have a zero of their own: fit per-type shifts for it."
+    )
     keys: Keys = Keys()
     units: Units = Units()
 
@@ -65,10 +71,10 @@ Datasets = Annotated[list[Dataset], BeforeValidator(_datasets)]
 class Split(_Strict):
     """How the frames of ``data.train`` are divided where ``data.valid`` or ``data.test`` name no files."""
 
-    valid: Fraction = Field(0.1, description="Fraction (< 1) or number of frames.")
-    test: Fraction = Field(0.1, description="Fraction (< 1) or number of frames.")
+    valid: Fraction = Field(default=0.1, description="Fraction (< 1) or number of frames.")
+    test: Fraction = Field(default=0.1, description="Fraction (< 1) or number of frames.")
     method: Literal["random", "end", "key", "group"] = Field(
-        "random",
+        default="random",
         description="random; end: last frames of each file (a trajectory); key: atoms.info[key] says "
         "train, valid or test; group: frames with one value of atoms.info[key] stay together.",
     )
@@ -83,7 +89,7 @@ class Data(_Strict):
     valid: Datasets = []
     test: Datasets = []
     split: Split = Split()
-    max_frames: PositiveInt | None = Field(None, description="Use at most this many training frames.")
+    max_frames: PositiveInt | None = Field(default=None, description="Use at most this many training frames.")
 
 
 class Pair(_Strict):
@@ -105,9 +111,11 @@ _Nonlinearity = Literal["silu", "mish", "gelu", "ssp", "tanh", "sigmoid", "softp
 class Model(_Strict):
     """Hyperparameters; see `asenequip.model.spec.AllegroSpec`. Species and statistics come from the data."""
 
-    cutoff: PositiveFloat = Field(5.0, description="Angstrom.")
-    pair_cutoffs: dict[str, PositiveFloat] = Field({}, description="Shorter cutoffs, as {Li-S: 4.0}: centre-neighbour.")
-    species: list[str] | None = Field(None, description="Chemical symbols; those of the data if absent.")
+    cutoff: PositiveFloat = Field(default=5.0, description="Angstrom.")
+    pair_cutoffs: dict[str, PositiveFloat] = Field(
+        default={}, description="Shorter cutoffs, as {Li-S: 4.0}: centre-neighbour."
+    )
+    species: list[str] | None = Field(default=None, description="Chemical symbols; those of the data if absent.")
     l_max: Annotated[int, Field(ge=0, le=4)] = 2
     parity: bool = True
     num_layers: PositiveInt = 2
@@ -136,7 +144,8 @@ class Model(_Strict):
     shifts_trainable: bool = False
     pair: Pair | None = None
     energy_shifts: Literal["auto", "isolated", "least_squares"] | dict[str, float] = Field(
-        "auto", description="auto: isolated atoms where the data hold one of each species, else least squares; or eV."
+        default="auto",
+        description="auto: isolated atoms where the data hold one of each species, else least squares; or eV.",
     )
     energy_scales: Literal["force_rms", "force_rms_per_type"] | dict[str, float] = "force_rms"
 
@@ -144,37 +153,43 @@ class Model(_Strict):
 class Loss(_Strict):
     """Weights and form of the loss."""
 
-    energy: NonNegative = Field(10.0, description="Weight of the energy per atom, residual in eV.")
-    forces: NonNegative = Field(1.0, description="Weight of the force components, residual in eV/Angstrom.")
-    stress: NonNegative = Field(1.0, description="Weight of the virial per atom, residual in eV.")
+    energy: NonNegative = Field(default=10.0, description="Weight of the energy per atom, residual in eV.")
+    forces: NonNegative = Field(default=1.0, description="Weight of the force components, residual in eV/Angstrom.")
+    stress: NonNegative = Field(default=1.0, description="Weight of the virial per atom, residual in eV.")
     kind: Literal["mse", "mae", "huber", "stratified_huber"] = "mse"
     delta: PositiveFloat = Field(
-        0.05, description="Huber: where the square turns into a line, in units of the residual."
+        default=0.05, description="Huber: where the square turns into a line, in units of the residual."
     )
-    species_weights: dict[str, NonNegative] = Field({}, description="Weights of the forces on a species, 1 if absent.")
+    species_weights: dict[str, NonNegative] = Field(
+        default={}, description="Weights of the forces on a species, 1 if absent."
+    )
 
 
 class Training(_Strict):
     """Optimiser, schedule, length."""
 
     epochs: PositiveInt = 200
-    minutes: PositiveFloat | None = Field(None, description="Stop, learning rate fully decayed, after this time.")
-    batch_size: PositiveInt = Field(4, description="Frames per step.")
+    minutes: PositiveFloat | None = Field(
+        default=None, description="Stop, learning rate fully decayed, after this time."
+    )
+    batch_size: PositiveInt = Field(default=4, description="Frames per step.")
     learning_rate: PositiveFloat = 0.005
     optimizer: Literal["adam", "adamw", "amsgrad"] = "adam"
     weight_decay: NonNegative = 0.0
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 50
-    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = Field(0.01, description="As a part of learning_rate.")
+    final_learning_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.01, description="As a part of learning_rate."
+    )
     plateau_patience: PositiveInt = 20
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.99, description="Decay of the moving average of weights; 0: none."
+        default=0.99, description="Decay of the moving average of weights; 0: none."
     )
-    clip: PositiveFloat | None = Field(None, description="Largest norm of the gradient.")
-    early_stopping: PositiveInt | None = Field(None, description="Epochs without a better validation loss.")
-    valid_every: PositiveInt = Field(1, description="Epochs between validations.")
-    checkpoint_seconds: NonNegative = Field(20.0, description="Least time between two checkpoints.")
+    clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient.")
+    early_stopping: PositiveInt | None = Field(default=None, description="Epochs without a better validation loss.")
+    valid_every: PositiveInt = Field(default=1, description="Epochs between validations.")
+    checkpoint_seconds: NonNegative = Field(default=20.0, description="Least time between two checkpoints.")
 
 
 class Config(_Strict):
@@ -184,12 +199,14 @@ class Config(_Strict):
     model: Model = Model()
     loss: Loss = Loss()
     training: Training = Training()
-    output: str = Field("runs/potential", description="Run directory; a number is added where it exists already.")
-    seed: int = Field(0, description="Start weights and order of the frames.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
-    dtype: Literal["float32", "float64"] = Field("float32", description="Precision of the network.")
-    threads: PositiveInt | None = Field(None, description="CPU threads; torch's own choice if absent.")
-    licence: str = Field("not stated", description="Licence of the potential, for its model card.")
+    output: str = Field(
+        default="runs/potential", description="Run directory; a number is added where it exists already."
+    )
+    seed: int = Field(default=0, description="Start weights and order of the frames.")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 ...")
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="Precision of the network.")
+    threads: PositiveInt | None = Field(default=None, description="CPU threads; torch's own choice if absent.")
+    licence: str = Field(default="not stated", description="Licence of the potential, for its model card.")
 
     @property
     def digest(self) -> str:
@@ -315,7 +332,11 @@ def _sentence(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         known = _names_at(item["loc"][:-1])
-        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
+        name = str(item["loc"][-1])
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        if not close:
+            names = {setting.rsplit(".", 1)[-1]: setting for setting in _flat(Config().model_dump())}
+            close = [names[found] for found in difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)]
         hint = f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(known)}."
         return f"The settings have no '{where}'.{hint}"
     message = item["msg"][0].lower() + item["msg"][1:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,8 +103,8 @@ class Batch:
         """The same batch on another device."""
         if self.energies.device == torch.device(device):
             return self
-        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, (Tensor, Graph))}
-        return replace(self, **tensors)
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, (Tensor, Graph))}
+        return replace(self, **moved)
 
 
 def read_dataset(dataset: Dataset, number: int = 0) -> list[Frame]:

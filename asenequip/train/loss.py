@@ -13,7 +13,7 @@ from asenequip.train.config import Loss
 from asenequip.train.data import Batch
 
 STRATA = ((0.1, 1.0), (0.3, 0.7), (1.0, 0.4), (float("inf"), 0.1))
-"""Stratified Huber: (force norm in eV/Angstrom up to which it holds, factor of delta); large forces count linearly earlier."""
+"""Stratified Huber: (norm up to which it holds; factor of delta); large forces turn linear earlier."""
 
 
 @dataclass(frozen=True)

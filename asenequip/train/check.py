@@ -1,0 +1,227 @@
+"""The dry run: what the data are, whether their labels look right, and how long training would take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from asenequip.model.derivatives import evaluate_derivatives
+from asenequip.train.config import Config
+from asenequip.train.data import SPLITS, Frame, Sample, collate, load_data
+from asenequip.train.loss import LossFunction, residuals
+from asenequip.train.run import Prepared, prepare
+
+_NET_FORCE = 0.05
+"""eV/Angstrom per atom^(1/2): a larger net force is drift of the reference calculation, or a wrong key."""
+_OUTLIER = 20.0
+"""Robust standard deviations of the energy per atom beyond which a frame is named."""
+_MOST_NAMED = 5
+
+
+def check_settings(config: Config) -> tuple[str, int]:
+    """Look at data and labels without training.
+
+    Returns
+    -------
+    str
+        The findings as text.
+    int
+        Number of labels that look wrong.
+    """
+    frames = load_data(config.data)
+    prepared = prepare(config, frames)
+    found = lint([frame for name in SPLITS for frame in frames[name]], frames["isolated"], prepared.species)
+    lines = [_summary(prepared), _estimate(prepared)]
+    lines += [f"problem: {text}" for text in found]
+    lines.append(f"{len(found)} problems found." if found else "No problems found.")
+    return "\n".join(lines), len(found)
+
+
+def lint(frames: Sequence[Frame], isolated: Sequence[Frame], species: Sequence[str]) -> list[str]:
+    """What looks wrong in labelled frames, one sentence each, naming file and frame.
+
+    Parameters
+    ----------
+    frames, isolated : sequences of Frame
+        Ordinary frames, and single atoms.
+    species : sequence of str
+    """
+    checks = (_missing, _duplicates, _net_forces, _outliers, _units, _stress_sign, _close_atoms)
+    found = [text for check in checks for text in check(frames)]
+    present = {str(frame.atoms.symbols[0]) for frame in isolated}
+    absent = [name for name in species if name not in present]
+    if present and absent:
+        found.append(
+            f"isolated atoms are given, but not of {', '.join(absent)}: energy shifts fall back to least squares"
+        )
+    return found
+
+
+def _named(frames: Sequence[Frame]) -> str:
+    names = [frame.source for frame in frames[:_MOST_NAMED]]
+    return ", ".join(names) + (f" and {len(frames) - _MOST_NAMED} more" if len(frames) > _MOST_NAMED else "")
+
+
+def _missing(frames: Sequence[Frame]) -> list[str]:
+    out = []
+    for label, has in (
+        ("energy", lambda f: np.isfinite(f.energy)),
+        ("forces", lambda f: np.isfinite(f.forces).all()),
+    ):
+        without = [frame for frame in frames if not has(frame)]
+        if without:
+            out.append(f"no {label} on {len(without)} of {len(frames)} frames (keys?): {_named(without)}")
+    return out
+
+
+def _duplicates(frames: Sequence[Frame]) -> list[str]:
+    seen: dict[bytes, Frame] = {}
+    out = []
+    for frame in frames:
+        atoms = frame.atoms
+        key = np.round(atoms.positions, 5).tobytes() + np.round(atoms.cell.array, 5).tobytes() + atoms.numbers.tobytes()
+        if key in seen:
+            out.append(f"{frame.source} has the geometry of {seen[key].source}")
+        seen.setdefault(key, frame)
+    return _shorten(out)
+
+
+def _net_forces(frames: Sequence[Frame]) -> list[str]:
+    wrong = []
+    for frame in frames:
+        if np.isfinite(frame.forces).all():
+            net = np.linalg.norm(frame.forces.sum(axis=0)) / np.sqrt(len(frame.atoms))
+            if net > _NET_FORCE:
+                wrong.append(frame)
+    return [f"the forces do not add up to zero on {len(wrong)} frames: {_named(wrong)}"] if wrong else []
+
+
+def _outliers(frames: Sequence[Frame]) -> list[str]:
+    """Energies per atom far from those of the same composition."""
+    groups: dict[str, list[Frame]] = {}
+    for frame in frames:
+        if np.isfinite(frame.energy):
+            groups.setdefault(frame.atoms.get_chemical_formula(), []).append(frame)
+    out = []
+    for formula, group in groups.items():
+        values = np.array([frame.energy / len(frame.atoms) for frame in group])
+        spread = 1.4826 * np.median(np.abs(values - np.median(values)))
+        if len(group) < 8 or spread == 0:
+            continue
+        wrong = [f for f, v in zip(group, values, strict=True) if abs(v - np.median(values)) > _OUTLIER * spread]
+        if wrong:
+            out.append(f"the energy is far from that of the other {formula} frames on {_named(wrong)}")
+    return out
+
+
+def _units(frames: Sequence[Frame]) -> list[str]:
+    """Compare energy differences with the work of the forces along neighbouring frames of one trajectory."""
+    ratios = []
+    for first, second in pairwise(frames):
+        ratio = _work_ratio(first, second)
+        if ratio is not None:
+            ratios.append(ratio)
+    if len(ratios) < 8:
+        return []
+    middle = float(np.median(ratios))
+    names = {27.211: "Hartree", 13.606: "Rydberg", 0.043364: "kcal/mol", 0.010364: "kJ/mol", 1e-3: "meV"}
+    for factor, name in names.items():
+        for value, what in ((1 / factor, "energies"), (factor, "forces")):
+            if abs(np.log(abs(middle) / value)) < 0.2 and middle > 0:
+                return [f"energy differences are {middle:.3g} times the work of the forces: {what} in {name}?"]
+    if middle < 0:
+        return [f"energy differences are {middle:.3g} times the work of the forces: gradients instead of forces?"]
+    return []
+
+
+def _work_ratio(first: Frame, second: Frame) -> float | None:
+    """Ratio dE / (-F . dx) of two frames of one composition and cell; None where it says nothing."""
+    a, b = first.atoms, second.atoms
+    if not np.array_equal(a.numbers, b.numbers) or not np.allclose(a.cell.array, b.cell.array):
+        return None
+    step = b.positions - a.positions
+    if np.abs(step).max() > 0.5:
+        return None
+    work = -0.5 * float(((first.forces + second.forces) * step).sum())
+    change = second.energy - first.energy
+    scale = 0.5 * float((np.abs(first.forces + second.forces) * np.abs(step)).sum())
+    if not np.isfinite([work, change]).all() or abs(work) < 0.1 * scale or work == 0:
+        return None
+    return change / work
+
+
+def _stress_sign(frames: Sequence[Frame]) -> list[str]:
+    """Compare stress with dE/dV over frames of one composition, where volumes differ."""
+    groups: dict[str, list[Frame]] = {}
+    for frame in frames:
+        if np.isfinite(frame.energy) and np.isfinite(frame.stress).all() and frame.atoms.cell.rank == 3:
+            groups.setdefault(frame.atoms.get_chemical_formula(), []).append(frame)
+    out = []
+    for formula, group in groups.items():
+        volumes = np.array([frame.atoms.get_volume() for frame in group])
+        if len(group) < 5 or np.ptp(volumes) < 0.02 * volumes.mean():
+            continue
+        pressure = np.array([-np.trace(frame.stress) / 3 for frame in group])
+        slope = np.polyfit(volumes, pressure, 1)[0]
+        if slope > 0:
+            out.append(
+                f"the pressure of {formula} grows with the volume: stress of the opposite sign? (stress_sign: -1)"
+            )
+    return out
+
+
+def _close_atoms(frames: Sequence[Frame]) -> list[str]:
+    from asenequip.neighbors import find_edges
+
+    wrong = []
+    for frame in frames:
+        atoms = frame.atoms
+        centers, _, _ = find_edges(atoms.positions, atoms.cell.array, atoms.pbc, 0.5)
+        if len(centers):
+            wrong.append(frame)
+    return [f"atoms closer than 0.5 Angstrom on {_named(wrong)}"] if wrong else []
+
+
+def _shorten(lines: list[str]) -> list[str]:
+    extra = len(lines) - _MOST_NAMED
+    return lines if extra <= 0 else [*lines[:_MOST_NAMED], f"and {extra} more of this kind"]
+
+
+def _summary(prepared: Prepared) -> str:
+    statistics, species = prepared.statistics, prepared.species
+    counts = ", ".join(f"{name} {len(prepared.samples[name])}" for name in SPLITS)
+
+    def per_type(values: np.ndarray) -> str:
+        return ", ".join(f"{name} {value:.4g}" for name, value in zip(species, values, strict=True))
+
+    return (
+        f"frames: {counts}\nspecies: {', '.join(species)}\nneighbours: {per_type(statistics.neighbors)}\n"
+        f"force rms: {statistics.force_rms:.4g} eV/Angstrom\nenergy shifts: {per_type(statistics.shifts)} eV"
+    )
+
+
+def _estimate(prepared: Prepared) -> str:
+    """Time of a step and of the whole training, measured on the largest batch."""
+    config, model = prepared.config, prepared.model
+    largest: list[Sample] = sorted(prepared.samples["train"], key=lambda s: s.graph.num_edges)
+    batch = collate(largest[-config.training.batch_size :], prepared.statistics.offsets).to(model.device)
+    loss = LossFunction(config.loss, prepared.species)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        found = residuals(evaluate_derivatives(model, batch.graph, create_graph=True), batch)
+        loss.total(*loss.terms(found, batch)).backward()
+        times.append(time.perf_counter() - start)
+        model.zero_grad(set_to_none=True)
+    steps = config.training.epochs * -(-len(prepared.samples["train"]) // config.training.batch_size)
+    minutes = steps * min(times) / 60
+    limit = config.training.minutes
+    text = f"largest batch: {batch.graph.num_edges} edges, {min(times) * 1e3:.0f} ms a step"
+    text += f" ({torch.get_num_threads()} threads)"
+    return f"{text}\ntraining: {steps} steps, about {minutes:.0f} minutes" + (
+        f", stopped after {limit:g} minutes" if limit is not None and limit < minutes else ""
+    )

@@ -1,0 +1,149 @@
+"""Checkpoints: tensors and JSON in one safetensors file whose name carries its hash; atomic, the last two kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_NAME = re.compile(r"(?P<kind>[a-z]+)-(?P<step>\d{9})-(?P<hash>[0-9a-f]{64})\.safetensors")
+KEEP = 2
+"""Checkpoints of a kind that stay: the newest, and one in case it is damaged."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors and plain values of a moment of training.
+
+    Attributes
+    ----------
+    tensors : dict of Tensor
+    values : dict
+        JSON-able; floats survive exactly.
+    """
+
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # folders cannot be opened on some systems
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_checkpoint(folder: Path, kind: str, step: int, checkpoint: Checkpoint, keep: int = KEEP) -> Path:
+    """Write a checkpoint, then remove all but the newest ``keep`` of its kind.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    kind : str
+        Lower-case letters: "last", "best".
+    step : int
+        Optimiser steps taken.
+    checkpoint : Checkpoint
+    keep : int
+
+    Returns
+    -------
+    Path
+    """
+    from safetensors.torch import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.tensors.items()}
+    content = save(tensors, metadata={"values": json.dumps(checkpoint.values)})
+    path = folder / f"{kind}-{step:09d}-{hashlib.sha256(content).hexdigest()}.safetensors"
+    write_atomic(path, content)
+    present = list_checkpoints(folder, kind)
+    for old in [other for other in present if other != path][max(keep - 1, 0) :]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path, kind: str) -> list[Path]:
+    """Checkpoints of a kind, most steps first; of one step, the latest written first."""
+    found = []
+    for path in folder.glob(f"{kind}-*.safetensors"):
+        match = _NAME.fullmatch(path.name)
+        if match and match["kind"] == kind:
+            found.append((int(match["step"]), path.stat().st_mtime_ns, path))
+    return [path for _, _, path in sorted(found, reverse=True)]
+
+
+def load_checkpoint(folder: Path, kind: str) -> tuple[Checkpoint | None, list[Path]]:
+    """The newest undamaged checkpoint of a kind, and the damaged ones that were passed over."""
+    damaged: list[Path] = []
+    for path in list_checkpoints(folder, kind):
+        checkpoint = _read(path)
+        if checkpoint is not None:
+            return checkpoint, damaged
+        damaged.append(path)
+    return None, damaged
+
+
+def _read(path: Path) -> Checkpoint | None:
+    """The checkpoint of one file; None if its content is not what its name says."""
+    from safetensors import safe_open
+
+    match = _NAME.fullmatch(path.name)
+    if match is None or hashlib.sha256(path.read_bytes()).hexdigest() != match["hash"]:
+        return None
+    with safe_open(str(path), framework="pt") as stream:
+        values = json.loads(stream.metadata()["values"])
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
+    return Checkpoint(tensors, values)
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> Checkpoint:
+    """State of an optimizer: tensors by parameter and name, everything else as plain values."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for parameter, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{parameter}.{name}"] = value
+            else:
+                values[f"{parameter}.{name}"] = value
+    return Checkpoint(tensors, values)
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, packed: Checkpoint) -> None:
+    """Put a packed state into an optimizer of the same parameters."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*packed.tensors.items(), *packed.values.items()]:
+        parameter, _, name = key.partition(".")
+        state.setdefault(int(parameter), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

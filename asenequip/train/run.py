@@ -1,0 +1,250 @@
+"""A training run from settings to potential: data, statistics, model, loop, report, artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from asenequip.artifact import Potential, load_artifact, save_artifact
+from asenequip.model.allegro import Allegro
+from asenequip.train.config import Config, ConfigError, make_spec, parse_config
+from asenequip.train.data import SPLITS, Frame, Sample, load_data, make_samples, species_of
+from asenequip.train.loop import Interrupted, Trainer
+from asenequip.train.metrics import predict
+from asenequip.train.progress import live
+from asenequip.train.report import draw_figures, model_card, parity_tables, test_frames
+from asenequip.train.rundir import RunDirectory, create_run, environment
+from asenequip.train.statistics import Statistics, gather_statistics
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that training needs, made from settings and data."""
+
+    config: Config
+    species: tuple[str, ...]
+    samples: dict[str, list[Sample]]
+    statistics: Statistics
+    model: Allegro
+
+
+def fit(
+    frames: Sequence[Atoms] | None,
+    config: Config | Mapping[str, Any],
+    *,
+    quiet: bool = True,
+) -> Potential:
+    """Train a potential.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms, optional
+        Labelled frames (a calculator holding results, or the keys that ``data.train[0].keys`` names), in eV,
+        eV/Angstrom and eV/Angstrom^3 unless ``units`` say otherwise; divided as ``data.split`` says. None: the files
+        of the settings.
+    config : Config or mapping
+        Settings, as in the YAML file.
+    quiet : bool
+        Print nothing.
+
+    Returns
+    -------
+    Potential
+        Read back from ``model.asnq`` in the run directory, which is ``potential.path.parent``.
+
+    Raises
+    ------
+    ConfigError
+        If settings or data are wrong.
+    NonFiniteLossError
+        If training diverges; the frame is named.
+    """
+    config = config if isinstance(config, Config) else parse_config(config)
+    say: Say = (lambda text: None) if quiet else print
+    prepared = prepare(config, load_data(config.data, frames))
+    run = create_run(config.output)
+    with run.lock():
+        start_run(run, prepared, given=frames is not None)
+        say(describe(prepared, run))
+        return train_run(run, prepared, quiet=quiet, say=say)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that ``device`` names; "auto" is CUDA if there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"The setting 'device' is wrong: {error}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("The setting 'device' asks for CUDA, but torch finds no CUDA device.\nSet device: cpu.")
+    return device
+
+
+def prepare(config: Config, frames: Mapping[str, Sequence[Frame]]) -> Prepared:
+    """Graphs, statistics and an untrained model.
+
+    Parameters
+    ----------
+    config : Config
+    frames : mapping
+        From `load_data`.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    everything = [frame for part in frames.values() for frame in part]
+    species = config.model.species or species_of(everything)
+    cutoffs = np.array(make_spec(config.model, species, [1.0] * len(species)).cutoff_table())
+    samples = {name: make_samples(frames[name], species, cutoffs) for name in SPLITS}
+    own = [dataset.own_shifts for dataset in config.data.train] or [False]
+    statistics = gather_statistics(config.model, species, samples["train"], frames["isolated"], own)
+    spec = make_spec(config.model, species, statistics.neighbors.tolist())
+    model = Allegro(spec, seed=config.seed)
+    with torch.no_grad():
+        model.scales.copy_(torch.from_numpy(statistics.scales))
+        model.shifts.copy_(torch.from_numpy(statistics.shifts))
+    model = model.to(getattr(torch, config.dtype)).to(pick_device(config.device))
+    return Prepared(config, tuple(species), samples, statistics, model)
+
+
+def describe(prepared: Prepared, run: RunDirectory) -> str:
+    """What is about to be trained, in a few lines."""
+    counts = ", ".join(f"{name} {len(prepared.samples[name])}" for name in SPLITS)
+    weights = sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
+    neighbors = prepared.statistics.neighbors
+    pairs = ", ".join(f"{s} {n:.1f}" for s, n in zip(prepared.species, neighbors, strict=True))
+    return (
+        f"Run directory {run.path}\n"
+        f"Frames: {counts}; neighbours within {prepared.config.model.cutoff:g} A: {pairs}\n"
+        f"Force rms {prepared.statistics.force_rms:.3f} eV/A; {weights} weights; {prepared.model.device}, "
+        f"{prepared.config.dtype}, {torch.get_num_threads()} threads"
+    )
+
+
+def start_run(run: RunDirectory, prepared: Prepared, given: bool) -> None:
+    """Write what the run starts from: settings, environment, division of the frames, statistics."""
+    config, statistics = prepared.config, prepared.statistics
+    run.write_json("config.json", {"sha256": config.digest, "given_frames": given, "settings": config.model_dump()})
+    run.write_json("environment.json", environment())
+    run.write_json(
+        "split.json", {name: [s.frame.source for s in samples] for name, samples in prepared.samples.items()}
+    )
+    values = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(statistics).items()
+    }
+    run.write_json("statistics.json", {"species": prepared.species, **values})
+    run.log("start", config_sha256=config.digest)
+
+
+def train_run(run: RunDirectory, prepared: Prepared, quiet: bool, say: Say) -> Potential:
+    """Train (from the last checkpoint if there is one), then write figures, predictions, model card and artefact."""
+    config, samples = prepared.config, prepared.samples
+    with live(quiet) as watcher:
+
+        def watch(event: Any) -> None:
+            if event.row is not None:
+                run.write_metrics(event.progress.rows)
+                run.log("epoch", seconds=round(event.progress.seconds, 3), **event.row)
+            watcher(event)
+
+        trainer = Trainer(
+            prepared.model,
+            config,
+            samples["train"],
+            samples["valid"],
+            prepared.statistics.offsets,
+            run.checkpoints,
+            watch,
+        )
+        for path in trainer.restore():
+            run.log("damaged", file=path.name)
+            say(f"The checkpoint {path.name} is damaged; an earlier one is used.")
+        if trainer.progress.step:
+            run.write_metrics(trainer.progress.rows)
+            run.log("resume", step=trainer.progress.step, epoch=trainer.progress.epoch)
+            say(f"Resuming at epoch {trainer.progress.epoch}, step {trainer.progress.step}")
+        try:
+            trainer.run()
+        except Interrupted:
+            run.log("interrupted", step=trainer.progress.step)
+            raise Interrupted(
+                f"Stopped after step {trainer.progress.step}; the state is saved.\n"
+                f"Go on with: asenequip-train resume {run.path}"
+            ) from None
+    run.log("trained", seconds=trainer.progress.seconds, step=trainer.progress.step)
+    return finish_run(run, prepared, trainer, say)
+
+
+def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say) -> Potential:
+    """Results of the best epoch: errors, figures, predictions, potential, model card."""
+    config, samples, model = prepared.config, prepared.samples, prepared.model
+    best_epoch = trainer.load_best()
+    model.requires_grad_(False)
+    trainer.config = config.model_copy(update={"training": config.training.model_copy(update={"ema": 0.0})})
+    errors = {name: trainer.validate(samples[name]) if samples[name] else {} for name in ("valid", "test")}
+    judged = samples["test"] or samples["valid"] or samples["train"]
+    predictions = predict(model, judged, prepared.statistics.offsets, config.training.batch_size)
+    tables = parity_tables(judged, predictions, prepared.species)
+    figures = draw_figures(run, tables, trainer.progress.rows)
+    _write_predictions(run, test_frames(judged, predictions))
+    record: dict[str, Any] = {
+        "species": list(prepared.species),
+        "cutoff": config.model.cutoff,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "licence": config.licence,
+        "frames": {name: len(samples[name]) for name in SPLITS},
+        "data": [dataset.path for dataset in config.data.train] or ["frames given in memory"],
+        "force_rms": prepared.statistics.force_rms,
+        "best_epoch": best_epoch,
+        "steps": trainer.progress.step,
+        "seconds": trainer.progress.seconds,
+        "config_sha256": config.digest,
+        **errors,
+    }
+    if not run.potential.exists():
+        save_artifact(run.potential, model, golden=samples["train"][0].frame.atoms, provenance={"training": record})
+    potential = load_artifact(run.potential, device=model.device)
+    record["sha256"] = potential.sha256
+    run.write_json("summary.json", record)
+    run.write_text("MODEL_CARD.md", model_card(record))
+    run.log("done", **{k: v for k, v in record.items() if k in ("valid", "test", "sha256", "best_epoch")})
+    say(closing_lines(run, record, figures))
+    return potential
+
+
+def _write_predictions(run: RunDirectory, frames: Sequence[Atoms]) -> None:
+    import io
+
+    from ase.io import write
+
+    stream = io.StringIO()
+    write(stream, list(frames), format="extxyz")
+    run.write_text("predictions.extxyz", stream.getvalue())
+
+
+def closing_lines(run: RunDirectory, record: Mapping[str, Any], figures: Sequence[Path]) -> str:
+    """Errors and where everything is."""
+    which = "test" if record["test"] else "valid"
+    errors = record[which]
+    lines = []
+    if "energy_mae" in errors:
+        lines.append(f"{which} energy MAE  {errors['energy_mae'] * 1e3:.2f} meV/atom")
+    if "forces_mae" in errors:
+        part = errors["forces_mae"] / record["force_rms"] if record["force_rms"] else float("nan")
+        lines.append(
+            f"{which} forces MAE  {errors['forces_mae'] * 1e3:.1f} meV/A ({100 * part:.1f} % of the training force rms)"
+        )
+    if "stress_mae" in errors:
+        lines.append(f"{which} stress MAE  {errors['stress_mae'] * 160.21766:.3f} GPa")
+    lines.append(f"Figures and their numbers: {run.figures} ({len(figures)} figures)")
+    lines.append(f"Potential: {run.potential}")
+    return "\n".join(lines)
