@@ -6,6 +6,7 @@ Index letters: ``i`` component of a layer's input, ``j`` of the environment (sph
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,7 +98,7 @@ def layer_paths(l_max: int, num_layers: int, parity: bool) -> tuple[LayerPaths, 
     env = harmonics_irreps(l_max)
     irreps = layer_irreps(l_max, num_layers, parity)
     layers = []
-    for first, out in zip(irreps[:-1], irreps[1:], strict=True):
+    for first, out in itertools.pairwise(irreps):
         paths = tuple(
             (i1, i2, io)
             for io, o in enumerate(out)

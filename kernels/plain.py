@@ -1,6 +1,6 @@
-"""The tensor track in plain torch operations: runs anywhere, differentiable to any order; the numbers the kernels must reproduce.
+"""The tensor track in plain torch operations: runs anywhere, differentiable to any order.
 
-Shapes: ``z`` edges sorted by centre, ``n`` atoms, ``r`` irreps, ``i`` components, ``u`` channels (fastest axis everywhere).
+Shapes: ``z`` edges sorted by centre, ``n`` atoms, ``r`` irreps, ``i`` components, ``u`` channels (the fastest axis).
 """
 
 from __future__ import annotations
@@ -75,18 +75,14 @@ class ChainTable:
         from asenequip.kernels.paths import LayerPaths, dimension
 
         if not isinstance(layer, LayerPaths):
-            raise TypeError(
-                f"The 'layer' parameter of ChainTable must be a LayerPaths. Got {type(layer)} instead."
-            )
+            raise TypeError(f"The 'layer' parameter of ChainTable must be a LayerPaths. Got {type(layer)} instead.")
         nonzeros = layer.nonzeros
         self.layer = layer
         self.i, self.j, self.m, self.p = (
             torch.from_numpy(a.copy()).to(device) for a in (nonzeros.i, nonzeros.j, nonzeros.m, nonzeros.p)
         )
         self.value = torch.from_numpy(nonzeros.value.copy()).to(device)
-        self.dim_in, self.dim_env, self.dim_out = map(
-            dimension, (layer.irreps_in, layer.irreps_env, layer.irreps_out)
-        )
+        self.dim_in, self.dim_env, self.dim_out = map(dimension, (layer.irreps_in, layer.irreps_env, layer.irreps_out))
         self.num_paths = len(layer.paths)
 
     def to(self, device: torch.device | str) -> ChainTable:

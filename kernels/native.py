@@ -1,0 +1,158 @@
+"""Kernels for the CPU: generated C++, compiled at first use, kept in the user's cache, called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from asenequip.kernels.generate import DOUBLE, SINGLE, cpu_source
+from asenequip.kernels.polynomial import parse
+
+Run = Callable[..., int]
+"""run(operands, outputs, ptr, n, z or chunk length, U, threads) -> 0, or 1 where ptr does not span the edges."""
+
+_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+# Tuning and threads, best first.
+_ATTEMPTS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
+
+
+def cache_directory() -> Path:
+    """Where compiled kernels are kept: ``ASENEQUIP_CACHE``, or the platform's cache directory for the user."""
+    chosen = os.environ.get("ASENEQUIP_CACHE")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", str(Path.home() / "AppData" / "Local")))
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "asenequip"
+
+
+@functools.lru_cache(maxsize=1)
+def compiler() -> tuple[str, ...] | None:
+    """The C++ compiler as a command: ``CXX`` if set, else g++ or clang++ on the PATH; None if there is none."""
+    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
+        command = tuple(shlex.split(name)) if name else ()
+        if command and shutil.which(command[0]):
+            return command
+    return None
+
+
+@functools.lru_cache(maxsize=1)
+def available() -> bool:
+    """Whether CPU kernels can be compiled here; says so once if not."""
+    if compiler() is not None and sys.platform != "win32":
+        return True
+    warnings.warn(
+        "No C++ compiler was found, so the tensor track runs in plain torch operations: same numbers, slower. "
+        "Install g++ or clang++, or name one in the environment variable CXX.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return False
+
+
+@functools.lru_cache(maxsize=1024)
+def load(text: str, dtype: torch.dtype) -> Run | None:
+    """The compiled kernel of the polynomial ``text`` in float32 or float64; None, said once, if compiling fails."""
+    if not available():
+        return None
+    source = cpu_source(parse(text), SINGLE if dtype == torch.float32 else DOUBLE)
+    try:
+        library = _library(source)
+    except (OSError, subprocess.SubprocessError) as error:
+        _warn_failure(str(error))
+        return None
+    run = library.run
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    run.argtypes = (pointer, pointer, pointer, integer, integer, integer, ctypes.c_int)
+    run.restype = ctypes.c_int
+    return run
+
+
+@functools.lru_cache(maxsize=1)
+def _warn_failure(message: str) -> None:
+    warnings.warn(
+        "The CPU kernels could not be compiled, so the tensor track runs in plain torch operations: same numbers, "
+        f"slower. {message}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _toolchain() -> str:
+    """What a compiled kernel depends on besides its source: compiler, flags, and the processor's features."""
+    command = compiler() or ()
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+    features = platform.machine() + platform.processor()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            wanted = ("model name", "flags", "Features", "CPU part")
+            lines = {line.strip() for line in file if line.startswith(wanted)}
+            features += "".join(sorted(lines))
+    except OSError:
+        pass
+    return "\n".join([version, repr((_FLAGS, _ATTEMPTS)), features])
+
+
+def _library(source: str) -> ctypes.CDLL:
+    key = hashlib.sha256((source + _toolchain()).encode()).hexdigest()[:32]
+    directory = cache_directory() / "kernels"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        writable = os.access(directory, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        directory = _temporary_directory()
+    path = directory / f"{key}.so"
+    if path.exists():
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:  # built elsewhere or damaged: built anew below
+            pass
+    return _build(source, path)
+
+
+@functools.lru_cache(maxsize=1)
+def _temporary_directory() -> Path:
+    return Path(tempfile.mkdtemp(prefix="asenequip-kernels-"))
+
+
+def _build(source: str, path: Path) -> ctypes.CDLL:
+    """Compile, check that it loads, and move into place: processes that race write the same file, each in one step."""
+    command = compiler() or ()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
+        text, target = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+        text.write_text(source, encoding="utf-8")
+        failure = "no attempt was made"
+        for extra in _ATTEMPTS:
+            result = subprocess.run(
+                [*command, *_FLAGS, *extra, str(text), "-o", str(target)], capture_output=True, text=True, check=False
+            )
+            if result.returncode != 0:
+                failure = result.stderr.strip()[-500:]
+                continue
+            try:
+                library = ctypes.CDLL(str(target))
+            except OSError as error:
+                failure = str(error)
+                continue
+            os.replace(target, path)
+            return library
+    raise OSError(f"{shlex.join(command)} failed: {failure}")
