@@ -48,8 +48,14 @@ def open_model(source: str) -> torch.nn.Module:
     return next(iter(models.values()))
 
 
-def extract(model: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def extract(model: Any, seed: int = 0) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Description and weights of a model; it is taken to float64 on the way.
+
+    Parameters
+    ----------
+    model : nequip.nn.GraphModel
+    seed : int
+        Of the test structure.
 
     Returns
     -------
@@ -65,7 +71,7 @@ def extract(model: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     stored = str(model.model_dtype).removeprefix("torch.")
     norm = network(model).edge_norm
     cutoffs = _cutoff_table(norm, len(model.type_names))
-    frame = random_frame(cutoffs)
+    frame = random_frame(cutoffs, seed)
     as_stored = evaluate(model, frame, cutoffs)
     promote(model)
     reference = evaluate(model, frame, cutoffs) if stored == "float32" else as_stored
