@@ -34,11 +34,6 @@ _GRAIN = 50_000
 """Numbers read and written below which a further thread does not pay."""
 
 
-def apply(polynomial: Polynomial, operands: list[Tensor], ptr: Tensor | None) -> Tensor:
-    """The single output of a polynomial, as a differentiable torch operation."""
-    return torch.ops.asenequip.polynomial(operands, ptr, polynomial.text)[0]
-
-
 @dataclass(frozen=True)
 class Sizes:
     """Numbers of atoms, edges (0 for the chain form) and channels of one call; they may be symbolic."""

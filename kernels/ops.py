@@ -13,11 +13,15 @@ from typing import Literal
 
 import torch
 from asenequip.kernels import library, native, plain
-from asenequip.kernels import polynomial as forms
 from asenequip.kernels.plain import ChainTable
+from asenequip.kernels.polynomial import EdgeForm, harmonics_pattern
+from asenequip.kernels.polynomial import edge_dot as edge_dot_polynomial
+from asenequip.kernels.polynomial import env_sum as env_sum_polynomial
 from torch import Tensor
 
 Backend = Literal["auto", "native", "plain"]
+__all__ = ["Backend", "ChainTable", "chain", "edge_dot", "env_sum", "library", "use_backend"]
+
 _backend: ContextVar[Backend] = ContextVar("asenequip_kernels_backend", default="auto")
 
 
@@ -67,7 +71,7 @@ def env_sum(weights: Tensor, harmonics: Tensor, irrep: Tensor, ptr: Tensor, cent
     form = _edge_form(weights, harmonics, irrep, None)
     if form is None:
         return plain.env_sum(_widened(weights, harmonics), harmonics, irrep, centers, ptr.shape[0] - 1)
-    return library.apply(forms.env_sum(form), [weights, harmonics], ptr)
+    return torch.ops.asenequip.polynomial([weights, harmonics], ptr, _edge_text("env_sum", *form))[0]
 
 
 def edge_dot(weights: Tensor, harmonics: Tensor, atom: Tensor, irrep: Tensor, ptr: Tensor, centers: Tensor) -> Tensor:
@@ -86,7 +90,7 @@ def edge_dot(weights: Tensor, harmonics: Tensor, atom: Tensor, irrep: Tensor, pt
     form = _edge_form(weights, harmonics, irrep, atom)
     if form is None:
         return plain.edge_dot(_widened(weights, harmonics), harmonics, atom, irrep, centers)
-    return library.apply(forms.edge_dot(form), [weights, harmonics, atom], ptr)
+    return torch.ops.asenequip.polynomial([weights, harmonics, atom], ptr, _edge_text("edge_dot", *form))[0]
 
 
 def chain(path_weights: Tensor, environment: Tensor, vector: Tensor, table: ChainTable) -> Tensor:
@@ -104,39 +108,55 @@ def chain(path_weights: Tensor, environment: Tensor, vector: Tensor, table: Chai
     -------
     (n, i, u)
     """
-    if not _kernels(environment) or not (path_weights.dtype == environment.dtype == vector.dtype):
+    if not _kernels(environment.device.type, str(environment.dtype)) or not (
+        path_weights.dtype == environment.dtype == vector.dtype
+    ):
         return plain.chain(path_weights, environment, vector, table)
     weights = path_weights.expand(path_weights.shape[0], environment.shape[2])
-    return library.apply(forms.chain(forms.ChainForm(table.layer)), [weights, environment, vector], None)
+    return torch.ops.asenequip.polynomial([weights, environment, vector], None, table.text)[0]
 
 
-def _kernels(operand: Tensor) -> bool:
-    """Whether the compiled path takes an operand of this device and type."""
+# Tracers take the results of these two as constants: they depend on no tensor's values.
+@torch.compiler.assume_constant_result
+def _kernels(device: str, dtype: str) -> bool:
+    """Whether the compiled path takes operands of this device and type."""
     backend = _backend.get()
     if backend == "plain":
         return False
-    known = operand.dtype in (torch.float32, torch.float64)
-    found = known and operand.device.type == "cpu" and native.available()
+    known = dtype in ("torch.float32", "torch.float64")
+    found = known and device == "cpu" and native.available()
     if backend == "native" and not found:
         raise RuntimeError(
-            f"No kernel takes {operand.dtype} tensors on device '{operand.device}' here.\n"
+            f"No kernel takes {dtype} tensors on device '{device}' here.\n"
             "Install a C++ compiler, or leave the backend at 'auto'."
         )
     return found
 
 
-def _edge_form(weights: Tensor, harmonics: Tensor, irrep: Tensor, atom: Tensor | None) -> forms.EdgeForm | None:
-    """The form that kernels are generated from, or None where plain operations must run."""
-    if not _kernels(harmonics) or (atom is not None and atom.dtype != harmonics.dtype):
+@torch.compiler.assume_constant_result
+def _edge_text(name: str, pattern: tuple[int, ...], num_weights: int, narrow: bool) -> str:
+    form = EdgeForm(pattern, num_weights, narrow)
+    return (env_sum_polynomial(form) if name == "env_sum" else edge_dot_polynomial(form)).text
+
+
+def _edge_form(
+    weights: Tensor, harmonics: Tensor, irrep: Tensor, atom: Tensor | None
+) -> tuple[tuple[int, ...], int, bool] | None:
+    """Fields of the `EdgeForm` that kernels are generated from, or None where plain operations must run.
+
+    Where the values of ``irrep`` cannot be read (in a trace, on a GPU), its two contents are told apart by shape.
+    """
+    if not _kernels(harmonics.device.type, str(harmonics.dtype)):
+        return None
+    if atom is not None and atom.dtype != harmonics.dtype:
         return None
     narrow = weights.dtype == torch.bfloat16 and harmonics.dtype == torch.float32
     if not narrow and weights.dtype != harmonics.dtype:
         return None
-    num_weights = int(weights.shape[1])
-    pattern = forms.harmonics_pattern(int(harmonics.shape[1]), num_weights)
     if not torch.compiler.is_compiling() and type(irrep) is Tensor and irrep.device.type == "cpu":
-        pattern = tuple(irrep.tolist())
-    return None if pattern is None else forms.EdgeForm(pattern, num_weights, narrow)
+        return tuple(irrep.tolist()), int(weights.shape[1]), narrow
+    pattern = harmonics_pattern(harmonics.shape[1], weights.shape[1])
+    return None if pattern is None else (pattern, pattern[-1] + 1, narrow)
 
 
 def _widened(weights: Tensor, harmonics: Tensor) -> Tensor:

@@ -6,6 +6,9 @@ Shapes: ``z`` edges sorted by centre, ``n`` atoms, ``r`` irreps, ``i`` component
 from __future__ import annotations
 
 import torch
+from asenequip.kernels.paths import LayerPaths, dimension
+from asenequip.kernels.polynomial import ChainForm
+from asenequip.kernels.polynomial import chain as chain_polynomial
 from torch import Tensor
 
 
@@ -69,11 +72,11 @@ class ChainTable:
     value : (nnz,) float64
     dim_in, dim_env, dim_out : int
     num_paths : int
+    text : str
+        The layer as a `polynomial.Polynomial`, from which kernels are generated.
     """
 
     def __init__(self, layer: object, device: torch.device | str = "cpu") -> None:
-        from asenequip.kernels.paths import LayerPaths, dimension
-
         if not isinstance(layer, LayerPaths):
             raise TypeError(f"The 'layer' parameter of ChainTable must be a LayerPaths. Got {type(layer)} instead.")
         nonzeros = layer.nonzeros
@@ -84,6 +87,7 @@ class ChainTable:
         self.value = torch.from_numpy(nonzeros.value.copy()).to(device)
         self.dim_in, self.dim_env, self.dim_out = map(dimension, (layer.irreps_in, layer.irreps_env, layer.irreps_out))
         self.num_paths = len(layer.paths)
+        self.text = chain_polynomial(ChainForm(layer)).text
 
     def to(self, device: torch.device | str) -> ChainTable:
         """A copy on another device."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 from asenequip.kernels.paths import Irrep, LayerPaths, dimension
 
 SCALE, WEIGHTS, HARMONICS, ATOM = range(4)
@@ -205,7 +204,7 @@ def parse(text: str) -> Polynomial:
 def harmonics_pattern(components: int, num_weights: int) -> tuple[int, ...] | None:
     """r(i) of spherical harmonics 0..l_max, from the lengths of the axes i and r; None if they fit no such pattern."""
     if num_weights == 1:
-        return (0,) * components
+        return tuple(0 for _ in range(components))
     if num_weights * num_weights != components:
         return None
-    return tuple(int(r) for r in np.repeat(np.arange(num_weights), 2 * np.arange(num_weights) + 1))
+    return tuple(l for l in range(num_weights) for _ in range(2 * l + 1))
