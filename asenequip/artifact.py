@@ -178,13 +178,25 @@ def load_artifact(
     state = _parse_weights(entries["weights.safetensors"], path)
     model = _build(header, state, path)
     if check:
-        _replay(model, _parse_json(entries["golden.json"], "golden.json", path), path)
+        _replay(model.to(torch.float64), _parse_json(entries["golden.json"], "golden.json", path), path)
     stored = header.get("dtype", "float32")
     wanted = dtype or stored
     if wanted not in DTYPES:
         raise ValueError(f'The dtype of a potential must be "float32" or "float64". Got {wanted!r} instead.')
     model = model.to(DTYPES[wanted]).to(device)
     return Potential(model, header.get("provenance", {}), stored, path, hashlib.sha256(data).hexdigest())
+
+
+def verify(potential: Potential) -> None:
+    """Replay the golden frame of a potential's file in float64, as loading with ``check=True`` does.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is damaged or its numbers are not reproduced.
+    """
+    if potential.path is not None:
+        load_artifact(potential.path, check=True)
 
 
 def default_golden(spec: AllegroSpec, seed: int = 0) -> Atoms:

@@ -1,8 +1,9 @@
-"""The stateless core: Atoms in, energies, forces and stress out, with neighbour lists that are kept where that is safe."""
+"""The stateless core: Atoms in, energies, forces and stress out; neighbour lists are kept where that is safe."""
 
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,19 @@ import torch
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from asenequip.artifact import DTYPES, Potential, load_artifact
+from asenequip.artifact import DTYPES, Potential, load_artifact, verify
+from asenequip.compiling import CompilationError, fused_engine
 from asenequip.errors import parameter_error
-from asenequip.graph import Graph, graph_of, join_graphs
+from asenequip.fused.engine import CoincidingAtomsError, FusedEngine
+from asenequip.graph import (
+    Graph,
+    atom_types,
+    check_geometry,
+    coinciding_atoms,
+    graph_of,
+    input_errors,
+    join_graphs,
+)
 from asenequip.model.derivatives import Derivatives, evaluate_derivatives, hessian
 from asenequip.neighbors import VerletList
 
@@ -117,6 +128,9 @@ class Evaluator:
         Verlet skin, Angstrom; 0 builds each list anew.
     max_edges : int
         Edges worked on at once: bounds the memory, does not change the numbers.
+    compiled : bool, optional
+        True: the fused CPU form or an error; False: the eager network; None: fused for float32 on a CPU where it can be
+        built, else eager, said once.
     """
 
     def __init__(
@@ -127,6 +141,7 @@ class Evaluator:
         dtype: str = "float32",
         skin: float = 1.0,
         max_edges: int = 100_000,
+        compiled: bool | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise parameter_error("dtype", "Evaluator", '"float32" or "float64"', dtype)
@@ -137,16 +152,35 @@ class Evaluator:
         self.device = resolve_device(device)
         self.dtype = dtype
         if not isinstance(potential, Potential):
-            potential = load_artifact(potential)
+            potential = load_artifact(potential, check=False)
         self.potential = potential
         self.model = potential.cast(dtype, self.device)
         self.cutoffs = np.asarray(self.model.spec.cutoff_table())
         self.lists = ListCache(float(self.cutoffs.max()), float(skin))
         self.max_edges = max_edges
+        self.engine = self._choose_engine(compiled)
+
+    def _choose_engine(self, compiled: bool | None) -> FusedEngine | None:
+        if compiled is False or (compiled is None and (self.device.type != "cpu" or self.dtype != "float32")):
+            verify(self.potential)
+            return None
+        if self.device.type != "cpu":
+            raise parameter_error(
+                "compiled", "Evaluator", "False or None on a GPU, whose kernels need no step", compiled
+            )
+        try:
+            return fused_engine(self.potential, self.dtype)  # verifies the potential, now or when it was compiled
+        except CompilationError as error:
+            if compiled:
+                raise
+            verify(self.potential)
+            warnings.warn(f"{error}\nThe eager network runs instead: the same numbers, slower.", stacklevel=3)
+            return None
 
     def graph(self, atoms: Atoms) -> Graph:
         """The graph of one structure, on this evaluator's device."""
-        verlet = self.lists.list_for(atoms) if self.lists.skin > 0 and len(atoms) else None
+        with input_errors():
+            verlet = self.lists.list_for(atoms)
         return graph_of(atoms, self.model.spec.type_names, self.cutoffs, verlet).to(self.device)
 
     def evaluate(self, frames: Sequence[Atoms]) -> list[Results]:
@@ -165,9 +199,24 @@ class Evaluator:
             positive.
         """
         results: list[Results] = []
+        if self.engine is not None:
+            return [self._evaluate_fused(atoms, self.engine) for atoms in frames]
         for batch in self._batches(map(self.graph, frames)):
             results.extend(self._split(batch, self.derivatives(join_graphs(batch))))
         return results
+
+    def _evaluate_fused(self, atoms: Atoms, engine: FusedEngine) -> Results:
+        check_geometry(atoms)
+        types = atom_types(atoms, self.model.spec.type_names)
+        cell, pbc = np.asarray(atoms.cell, np.float64), np.asarray(atoms.pbc, bool)
+        with input_errors():
+            rows = self.lists.list_for(atoms).edge_list(atoms.positions, cell, pbc)
+            try:
+                found = engine.run(atoms.positions, cell[None], np.zeros(len(atoms), np.int32), types, rows)
+            except CoincidingAtomsError as error:
+                center = int(np.searchsorted(rows.ptr, error.edge, side="right")) - 1
+                raise coinciding_atoms(center, int(rows.neighbors[error.edge])) from None
+        return _results(*found, abs(float(np.linalg.det(cell))))
 
     def derivatives(self, graph: Graph) -> Derivatives:
         """Energies, forces and virials of a batch as tensors."""

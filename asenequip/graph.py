@@ -5,12 +5,14 @@ Index letters: ``n`` atoms, ``z`` directed edges (both directions present), ``f`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.calculators.calculator import InputError
 from ase.data import chemical_symbols
 from torch import Tensor
 
@@ -154,7 +156,6 @@ def atom_types(atoms: Atoms, type_names: Sequence[str]) -> np.ndarray:
     ase.calculators.calculator.InputError
         Naming the atoms whose element the model does not know.
     """
-    from ase.calculators.calculator import InputError
     from ase.data import atomic_numbers
 
     table = np.full(max(len(chemical_symbols), int(atoms.numbers.max(initial=0)) + 1), -1, dtype=np.int64)
@@ -178,8 +179,6 @@ def check_geometry(atoms: Atoms) -> None:
     ------
     ase.calculators.calculator.InputError
     """
-    from ase.calculators.calculator import InputError
-
     wrong = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
     if len(wrong):
         raise InputError(
@@ -209,18 +208,14 @@ def graph_of(atoms: Atoms, type_names: Sequence[str], cutoffs: np.ndarray, verle
     ase.calculators.calculator.InputError
         For unknown elements, positions that are not finite, a broken cell, or two atoms on the same spot.
     """
-    from ase.calculators.calculator import InputError
-
     check_geometry(atoms)
     types = atom_types(atoms, type_names)
     cell, pbc, positions = np.asarray(atoms.cell, np.float64), np.asarray(atoms.pbc, bool), atoms.positions
-    try:
+    with input_errors():
         if verlet is None:
             centers, neighbors, shifts = find_edges(positions, cell, pbc, float(cutoffs.max()))
         else:
             centers, neighbors, shifts = verlet.edges(positions, cell, pbc)
-    except ValueError as error:
-        raise InputError(str(error)) from error
     vectors = positions[neighbors] - positions[centers] + shifts @ cell
     squared = np.einsum("zi,zi->z", vectors, vectors)
     reach = cutoffs[types[centers], types[neighbors]] if cutoffs.min() < cutoffs.max() else cutoffs.max()
@@ -229,8 +224,22 @@ def graph_of(atoms: Atoms, type_names: Sequence[str], cutoffs: np.ndarray, verle
         centers, neighbors, shifts, squared = centers[keep], neighbors[keep], shifts[keep], squared[keep]
     if len(squared) and squared.min() < _TOUCHING**2:
         z = int(np.argmin(squared))
-        raise InputError(
-            f"Atoms {centers[z]} and {neighbors[z]} are at the same position (distance {squared[z] ** 0.5:.1e} A).\n"
-            "Remove the duplicate, for example with ase.geometry.get_duplicate_atoms."
-        )
+        raise coinciding_atoms(int(centers[z]), int(neighbors[z]))
     return build_graph(positions, cell, types, (centers, neighbors, shifts))
+
+
+def coinciding_atoms(first: int, second: int) -> InputError:
+    """The error for two atoms on one spot."""
+    return InputError(
+        f"Atoms {first} and {second} are at the same position.\n"
+        "Remove the duplicate, for example with ase.geometry.get_duplicate_atoms."
+    )
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """Turn what the neighbour search says of a broken cell into ASE's InputError."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(str(error)) from error

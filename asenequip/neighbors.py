@@ -9,6 +9,32 @@ import numpy as np
 Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
 """(centers (z,) int64, neighbors (z,) int64, shifts (z, 3) int64): sorted by centre."""
 
+
+@dataclass(frozen=True)
+class EdgeList:
+    """Edges of one structure as rows by centre (CSR), in the narrow form that compiled code reads.
+
+    Attributes
+    ----------
+    ptr : (n+1,) int64
+        Edges of atom a are ``ptr[a] : ptr[a+1]``.
+    neighbors : (z,) int32
+    shifts : (z, 3) int32
+    """
+
+    ptr: np.ndarray
+    neighbors: np.ndarray
+    shifts: np.ndarray
+
+    @classmethod
+    def from_edges(cls, edges: Edges, num_atoms: int) -> EdgeList:
+        """From edges sorted by centre."""
+        centers, neighbors, shifts = edges
+        ptr = np.zeros(num_atoms + 1, dtype=np.int64)
+        np.cumsum(np.bincount(centers, minlength=num_atoms), out=ptr[1:])
+        return cls(ptr, np.ascontiguousarray(neighbors, np.int32), np.ascontiguousarray(shifts, np.int32))
+
+
 _FAR = 1e5
 """Extent, Angstrom, beyond which empty space along a direction is taken out before the cell list is built."""
 
@@ -182,6 +208,7 @@ class VerletList:
         self.skin = float(skin)
         self.builds = 0
         self._reference: _Reference | None = None
+        self._rows: tuple[Edges, EdgeList] | None = None
 
     def edges(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> Edges:
         """Candidate edges: a superset of those within ``cutoff``; see `find_edges` for the arguments."""
@@ -190,6 +217,13 @@ class VerletList:
             self._reference = _Reference(positions.copy(), np.array(cell), np.array(pbc), edges)
             self.builds += 1
         return self._reference.edges
+
+    def edge_list(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> EdgeList:
+        """The same candidate edges as rows by centre; made once per build."""
+        edges = self.edges(positions, cell, pbc)
+        if self._rows is None or self._rows[0] is not edges:
+            self._rows = (edges, EdgeList.from_edges(edges, len(positions)))
+        return self._rows[1]
 
     @property
     def num_edges(self) -> int:

@@ -73,7 +73,7 @@ def load(text: str, dtype: torch.dtype) -> Run | None:
         return None
     source = cpu_source(parse(text), SINGLE if dtype == torch.float32 else DOUBLE)
     try:
-        library = _library(source)
+        library = compile_library(source)
     except (OSError, subprocess.SubprocessError) as error:
         _warn_failure(str(error))
         return None
@@ -95,7 +95,7 @@ def _warn_failure(message: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _toolchain() -> str:
+def toolchain() -> str:
     """What a compiled kernel depends on besides its source: compiler, flags, and the processor's features."""
     command = compiler() or ()
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
@@ -110,8 +110,15 @@ def _toolchain() -> str:
     return "\n".join([version, repr((_FLAGS, _ATTEMPTS)), features])
 
 
-def _library(source: str) -> ctypes.CDLL:
-    key = hashlib.sha256((source + _toolchain()).encode()).hexdigest()[:32]
+def compile_library(source: str) -> ctypes.CDLL:
+    """The shared library of a C++ source, from the cache or compiled now.
+
+    Raises
+    ------
+    OSError
+        If there is no compiler, or it fails.
+    """
+    key = hashlib.sha256((source + toolchain()).encode()).hexdigest()[:32]
     directory = cache_directory() / "kernels"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

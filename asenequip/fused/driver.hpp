@@ -10,7 +10,8 @@ struct Arguments {
   const int32_t* frames;     // (n)
   const int32_t* types;      // (all)
   const T* weights;          // parameter block
-  const Nonzero* nonzeros;
+  const Nonzero* nonzeros;   // of all layers, one after the other
+  const int64_t* counts;     // of each layer
   const T* table;            // (pair of types, interval, degree + 1, ROW)
   const double* cutoffs;     // (pair of types)
   const double* norm;        // (types) 1 / sqrt(mean neighbours)
@@ -101,7 +102,7 @@ static int64_t gather(const Arguments& a, int64_t n, Work& w) {
   return Z;
 }
 
-static void centre(const Arguments& a, int64_t n, int Z, Work& w, double* gradient) {
+static void centre(const Arguments& a, const Couplings* couplings, int64_t n, int Z, Work& w, double* gradient) {
   const int S = w.stride, type = a.types[n];
   for (int z = Z; z % LANES; ++z) w.dir[z] = w.dir[S + z] = w.dir[2 * S + z] = 0;
   for (int z = 0; z < Z; z += LANES)
@@ -113,8 +114,8 @@ static void centre(const Arguments& a, int64_t n, int Z, Work& w, double* gradie
   double energy = 0, virial[9] = {0};
   if (Z > 0) {
     const T norm = T(a.norm[type]);
-    energy = a.factor[type] * forward(a.weights, a.nonzeros, norm, w, Z);
-    backward(a.weights, a.nonzeros, norm, T(a.factor[type]), w, Z);
+    energy = a.factor[type] * forward(a.weights, couplings, norm, w, Z);
+    backward(a.weights, couplings, norm, T(a.factor[type]), w, Z);
     edge_gradient(a.table, w, Z);
   }
   for (int z = 0; z < Z; z += LANES) {
@@ -146,6 +147,9 @@ static void centre(const Arguments& a, int64_t n, int Z, Work& w, double* gradie
 // gradient per edge, then summed onto the atoms in the order of the edges, so that threads do not change a bit.
 extern "C" int64_t run(const Arguments* arguments) {
   const Arguments& a = *arguments;
+  Couplings couplings[CHAINS];
+  const Nonzero* start = a.nonzeros;
+  for (int k = 0; k < CHAINS; start += a.counts[k++]) couplings[k] = {start, a.counts[k]};
   constexpr int64_t BLOCK = 4096, GRAIN = 8;
   int64_t widest = 1;
   for (int64_t n = 0; n < a.centers; ++n) widest = std::max(widest, a.ptr[n + 1] - a.ptr[n]);
@@ -164,7 +168,7 @@ extern "C" int64_t run(const Arguments* arguments) {
         for (int64_t n = start; n < std::min(start + GRAIN, last); ++n) {
           const int64_t Z = gather(a, n, w);
           if (Z < 0) { wrong = -1 - Z; return; }
-          centre(a, n, int(Z), w, gradient.data() + 3 * (a.ptr[n] - base));
+          centre(a, couplings, n, int(Z), w, gradient.data() + 3 * (a.ptr[n] - base));
         }
     };
     std::vector<std::thread> others;

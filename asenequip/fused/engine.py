@@ -1,31 +1,34 @@
-"""Builds, checks and runs the fused evaluation of a potential."""
+"""Runs the fused evaluation of a potential."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from asenequip.fused.fold import fold_weights, nonzero_records, tabulate
 from asenequip.fused.plan import Plan
 from asenequip.fused.source import source_text
 from asenequip.kernels import native
-from asenequip.model.allegro import Allegro
+from asenequip.model.spec import AllegroSpec
+from asenequip.neighbors import EdgeList
 
-_POINTERS = (
-    "ptr neighbors shifts positions cells frames types weights nonzeros table cutoffs norm factor shift pair pair_options "
-    "energies forces virials"
-).split()
-_NUMBERS = "centers threads num_types intervals pair_kind".split()
+_NUMBERS = ("centers", "threads", "num_types", "intervals", "pair_kind")
+_INPUTS = ("ptr", "neighbors", "shifts", "positions", "cells", "frames", "types")
+_CONSTANTS = (
+    *("weights", "nonzeros", "counts", "table", "cutoffs"),
+    *("norm", "factor", "shift", "pair", "pair_options"),
+)
+_RESULTS = ("energies", "forces", "virials")
 
 
 class _Arguments(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in _NUMBERS] + [(name, ctypes.c_void_p) for name in _POINTERS]
+    _fields_ = [(name, ctypes.c_int64) for name in _NUMBERS] + [
+        (name, ctypes.c_void_p) for name in (*_INPUTS, *_CONSTANTS, *_RESULTS)
+    ]
 
 
 def vector_lanes(dtype: str) -> int:
@@ -37,30 +40,6 @@ def vector_lanes(dtype: str) -> int:
         except OSError:
             width = 32
     return width // (4 if dtype == "float32" else 8)
-
-
-@dataclass(frozen=True)
-class EdgeList:
-    """Candidate edges in the form the fused evaluation reads; those beyond their cutoff are passed over.
-
-    Attributes
-    ----------
-    ptr : (n+1,) int64
-    neighbors : (z,) int32
-    shifts : (z, 3) int32
-    """
-
-    ptr: np.ndarray
-    neighbors: np.ndarray
-    shifts: np.ndarray
-
-    @classmethod
-    def from_edges(cls, edges: tuple[np.ndarray, np.ndarray, np.ndarray], num_atoms: int) -> EdgeList:
-        """From edges sorted by centre."""
-        centers, neighbors, shifts = edges
-        ptr = np.zeros(num_atoms + 1, dtype=np.int64)
-        np.cumsum(np.bincount(centers, minlength=num_atoms), out=ptr[1:])
-        return cls(ptr, np.ascontiguousarray(neighbors, np.int32), np.ascontiguousarray(shifts, np.int32))
 
 
 class CoincidingAtomsError(ValueError):
@@ -76,47 +55,25 @@ class FusedEngine:
 
     Parameters
     ----------
-    model : Allegro
-        float64 for the table; see `unsupported` in `asenequip.fused.plan` for what cannot be fused.
+    spec : AllegroSpec
     dtype : {"float32", "float64"}
         Precision of the pass; sums over edges are float64.
-    tolerance : float
-        Of the radial tables: largest error of their slopes, relative to the largest slope.
-
-    Attributes
-    ----------
-    table_errors : dict
-        Measured relative errors of the radial tables, "value" and "slope", and their "intervals".
+    constants : dict of str to ndarray
+        What `fold` gives for the model.
     """
 
-    def __init__(self, model: Allegro, dtype: str = "float32", tolerance: float = 3e-7) -> None:
-        spec = model.spec
-        self.plan = Plan(spec, vector_lanes(dtype))
-        self.dtype = np.dtype(dtype)
-        model = model.to("cpu", torch.float64)
-        library = native.compile_library(source_text(self.plan, dtype))
+    def __init__(self, spec: AllegroSpec, dtype: str, constants: Mapping[str, np.ndarray]) -> None:
+        self.spec, self.dtype = spec, np.dtype(dtype)
+        library = native.compile_library(source_text(Plan(spec, vector_lanes(dtype)), dtype))
         self._run = library.run
         self._run.argtypes, self._run.restype = (ctypes.c_void_p,), ctypes.c_int64
-        table = tabulate(model, self.plan, tolerance)
-        self.table_errors = {
-            "value": table.value_error,
-            "slope": table.slope_error,
-            "intervals": table.intervals,
-        }
-        norm = model.inverse_norm.numpy()
-        scales = model.scales.detach().numpy()
-        self._constants: dict[str, np.ndarray] = {
-            "weights": aligned(fold_weights(model, self.plan), self.dtype),
-            "nonzeros": nonzero_records(self.plan.chains(), dtype),
-            "table": aligned(table.coefficients, self.dtype),
-            "cutoffs": np.asarray(spec.cutoff_table(), dtype=np.float64).reshape(-1),
-            "norm": norm.copy(),
-            "factor": scales * norm / np.sqrt(2.0),
-            "shift": model.shifts.detach().numpy().copy(),
-            **_pair_constants(model),
-        }
+        self._constants = {name: aligned(array) for name, array in constants.items()}
         self._pair_kind = 0 if spec.pair is None else (1 if spec.pair.kind == "zbl" else 2)
-        self._intervals = table.intervals
+
+    @property
+    def intervals(self) -> int:
+        """Intervals of the radial tables from zero to the cutoff."""
+        return int(self._constants["table"].shape[1])
 
     def run(
         self,
@@ -171,8 +128,8 @@ class FusedEngine:
         arguments = _Arguments(
             centers=n,
             threads=threads or torch.get_num_threads(),
-            num_types=self.plan.spec.num_types,
-            intervals=self._intervals,
+            num_types=self.spec.num_types,
+            intervals=self.intervals,
             pair_kind=self._pair_kind,
             **{name: array.ctypes.data for name, array in arrays.items()},
         )
@@ -182,31 +139,10 @@ class FusedEngine:
         return energies, forces, virials
 
 
-def aligned(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+def aligned(values: np.ndarray) -> np.ndarray:
     """A copy whose data begin at a cache line."""
-    raw = np.empty(values.size * dtype.itemsize + 64, dtype=np.uint8)
+    raw = np.empty(values.nbytes + 64, dtype=np.uint8)
     start = -raw.ctypes.data % 64
-    out = raw[start : start + values.size * dtype.itemsize].view(dtype).reshape(values.shape)
+    out = raw[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
     out[...] = values
     return out
-
-
-def _pair_constants(model: Allegro) -> dict[str, np.ndarray]:
-    """Parameters of the pair potential per ordered pair of types, as the C++ reads them."""
-    from ase.data import atomic_numbers
-
-    from asenequip.model.pair import COULOMB
-
-    spec, pair = model.spec, model.spec.pair
-    table, options = np.zeros((spec.num_types, spec.num_types, 4)), np.zeros(3)
-    if pair is not None:
-        options[:] = pair.envelope_exponent, ("lj", "lj_repulsive_only", "repulsive").index(pair.style), pair.exponent
-    if pair is not None and pair.kind == "zbl":
-        z = np.array([atomic_numbers[name] for name in spec.type_names], dtype=np.float64)
-        table[..., 0] = 0.5 * COULOMB * z[:, None] * z
-        table[..., 1] = (z[:, None] ** 0.23 + z**0.23) / 0.46850
-    elif pair is not None:
-        for k, name in enumerate(("sigma", "epsilon", "delta")):
-            upper = np.triu(getattr(model.pair, name).detach().numpy())
-            table[..., k] = np.maximum(upper + np.triu(upper, 1).T, 0.0)
-    return {"pair": table, "pair_options": options}

@@ -4,8 +4,8 @@ Three exact identities and one measured approximation:
 
 * linear maps that follow each other without a nonlinearity are multiplied out (the last layer of one MLP and the scalar
   rows of the first layer of the next);
-* the environment weights of the later layers are linear in hidden units, so the moments ``sum_z hidden[z,h] Y[z,j]`` are
-  accumulated and multiplied by those weights once per centre;
+* the environment weights of the later layers are linear in hidden units, so the moments ``sum_z hidden[z,h] Y[z,j]``
+  are accumulated and multiplied by those weights once per centre;
 * everything that depends on the distance and the two types alone is one function per pair of types;
 * that function is tabulated: polynomials of degree 5 through the Chebyshev points of equal intervals.
 """
@@ -160,7 +160,9 @@ def _fit(model: Allegro, columns: Tensor, intervals: int) -> RadialTable:
     return RadialTable(np.stack(tables), worst[0] / max(worst[1], tiny), worst[2] / max(worst[3], tiny))
 
 
-def _radial(model: Allegro, columns: Tensor, x: np.ndarray, center: int, neighbor: int) -> tuple[np.ndarray, np.ndarray]:
+def _radial(
+    model: Allegro, columns: Tensor, x: np.ndarray, center: int, neighbor: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Radial functions and their slopes with respect to x at reduced distances x, each (*x.shape, row) float64."""
     flat = torch.from_numpy(np.ascontiguousarray(x).reshape(-1))
     types = [torch.full(flat.shape, t, dtype=torch.int64) for t in (center, neighbor)]
@@ -169,8 +171,9 @@ def _radial(model: Allegro, columns: Tensor, x: np.ndarray, center: int, neighbo
         return model.two_body(model.radial(x, *types))
 
     with torch.no_grad():
-        value, slope = torch.func.jvp(scalars, (flat,), (torch.ones_like(flat),))
-        return tuple((t @ columns).numpy().reshape(*x.shape, -1) for t in (value, slope))  # type: ignore[return-value]
+        dual = torch.func.jvp(scalars, (flat,), (torch.ones_like(flat),))
+    value, slope = ((t @ columns).numpy().reshape(*x.shape, -1) for t in dual[:2])
+    return value, slope
 
 
 def nonzero_records(chains: dict[str, LayerPaths], dtype: str) -> np.ndarray:
@@ -185,3 +188,58 @@ def nonzero_records(chains: dict[str, LayerPaths], dtype: str) -> np.ndarray:
         part["c"] = nonzeros.value
         parts.append(part)
     return np.concatenate(parts)
+
+
+def fold(model: Allegro, plan: Plan, dtype: str, tolerance: float) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """All arrays of the fused evaluation, and the measured errors of its radial tables.
+
+    Parameters
+    ----------
+    model : Allegro
+        float64, on the CPU.
+    plan : Plan
+    dtype : {"float32", "float64"}
+    tolerance : float
+        See `tabulate`.
+
+    Returns
+    -------
+    constants : dict of str to ndarray
+    errors : dict of str to float
+        "value" and "slope", relative to the largest value and slope.
+    """
+    table = tabulate(model, plan, tolerance)
+    norm = model.inverse_norm.numpy()
+    constants = {
+        "weights": fold_weights(model, plan).astype(dtype),
+        "nonzeros": nonzero_records(plan.chains(), dtype),
+        "counts": np.array([len(layer.nonzeros.i) for layer in plan.chains().values()], dtype=np.int64),
+        "table": table.coefficients.astype(dtype),
+        "cutoffs": np.asarray(plan.spec.cutoff_table(), dtype=np.float64).reshape(-1),
+        "norm": norm.copy(),
+        "factor": model.scales.detach().numpy() * norm / np.sqrt(2.0),
+        "shift": model.shifts.detach().numpy().copy(),
+        **pair_constants(model),
+    }
+    return constants, {"value": table.value_error, "slope": table.slope_error}
+
+
+def pair_constants(model: Allegro) -> dict[str, np.ndarray]:
+    """Parameters of the pair potential per ordered pair of types, as the C++ reads them."""
+    from ase.data import atomic_numbers
+
+    from asenequip.model.pair import COULOMB
+
+    spec, pair = model.spec, model.spec.pair
+    table, options = np.zeros((spec.num_types, spec.num_types, 4)), np.zeros(3)
+    if pair is not None:
+        options[:] = pair.envelope_exponent, ("lj", "lj_repulsive_only", "repulsive").index(pair.style), pair.exponent
+    if pair is not None and pair.kind == "zbl":
+        z = np.array([atomic_numbers[name] for name in spec.type_names], dtype=np.float64)
+        table[..., 0] = 0.5 * COULOMB * z[:, None] * z
+        table[..., 1] = (z[:, None] ** 0.23 + z**0.23) / 0.46850
+    elif pair is not None:
+        for k, name in enumerate(("sigma", "epsilon", "delta")):
+            upper = np.triu(getattr(model.pair, name).detach().numpy())
+            table[..., k] = np.maximum(upper + np.triu(upper, 1).T, 0.0)
+    return {"pair": table, "pair_options": options}

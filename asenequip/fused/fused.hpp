@@ -133,20 +133,25 @@ struct Nonzero {
   T c;
 };
 
+struct Couplings {  // of one layer
+  const Nonzero* nonzeros;
+  int64_t count;
+};
+
 template <int U>
-static void chain(int count, const Nonzero* nz, const T* W, const T* G, const T* v, int dim_out, T* out) {
+static void chain(Couplings couplings, const T* W, const T* G, const T* v, int dim_out, T* out) {
   std::fill(out, out + dim_out * U, T(0));
-  for (int k = 0; k < count; ++k) {
-    const Nonzero n = nz[k];
+  for (int64_t k = 0; k < couplings.count; ++k) {
+    const Nonzero n = couplings.nonzeros[k];
     for (int u = 0; u < U; u += LANES)
       store(out + n.i * U + u, load(out + n.i * U + u) + n.c * load(W + n.p * U + u) * load(G + n.j * U + u) * load(v + n.m * U + u));
   }
 }
 
 template <int U>
-static void chain_back(int count, const Nonzero* nz, const T* W, const T* G, const T* v, const T* g, T* gG, T* gv) {
-  for (int k = 0; k < count; ++k) {
-    const Nonzero n = nz[k];
+static void chain_back(Couplings couplings, const T* W, const T* G, const T* v, const T* g, T* gG, T* gv) {
+  for (int64_t k = 0; k < couplings.count; ++k) {
+    const Nonzero n = couplings.nonzeros[k];
     for (int u = 0; u < U; u += LANES) {
       const V t = n.c * load(W + n.p * U + u) * load(g + n.i * U + u);
       store(gG + n.j * U + u, load(gG + n.j * U + u) + t * load(v + n.m * U + u));

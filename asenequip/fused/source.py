@@ -47,15 +47,11 @@ def _constants(plan: Plan) -> str:
     offsets, _ = plan.offsets()
     lines = [
         f"static constexpr int D = {plan.spec.num_harmonics}, U = {plan.channels}, H = {plan.hidden},"
-        f" HR = {plan.readout}, ROW = {plan.row}, LAYERS = {plan.spec.num_layers};"
+        f" HR = {plan.readout}, ROW = {plan.row}, CHAINS = {len(plan.chains())};"
     ]
     lines += [f"static constexpr int AT_{name} = {start};" for name, (start, _) in plan.columns().items()]
     lines += [f"static constexpr int64_t W_{name} = {start};" for name, start in offsets.items()]
-    start = 0
-    for name, layer in plan.chains().items():
-        count = len(layer.nonzeros.i)
-        lines.append(f"static constexpr int NZ_{name} = {start}, COUNT_{name} = {count};")
-        start += count
+    lines += [f"static constexpr int CHAIN_{name} = {k};" for k, name in enumerate(plan.chains())]
     return "\n".join(lines)
 
 
@@ -116,9 +112,7 @@ def _monomial(exponents: tuple[int, int, int], coefficient: float) -> str:
 def _harmonics(l_max: int) -> str:
     """Values of the harmonics of LANES edges, and the gradient of sum_i g_i Y_i with respect to the unit vectors."""
     polynomials = harmonic_polynomials(l_max)
-    powers = [
-        f"  const V {v}{e} = {_power(v, e - 1)} * {v}; (void){v}{e};" for v in "xyz" for e in range(2, l_max + 1)
-    ]
+    powers = [f"  const V {v}{e} = {_power(v, e - 1)} * {v}; (void){v}{e};" for v in "xyz" for e in range(2, l_max + 1)]
     body = [
         f"  store(Y + {i} * stride, all(T(0)) + {' + '.join(_monomial(e, c) for e, c in terms)});"
         for i, terms in enumerate(polynomials)
@@ -198,14 +192,15 @@ def _irrep_ranges(l_max: int) -> list[tuple[int, int]]:
 def _forward(plan: Plan) -> str:
     """Energies of the edges of one centre (sum returned); leaves what the way back needs in the workspace."""
     spec = plan.spec
-    out = ["static double forward(const T* W, const Nonzero* nz, T norm, Work& w, int Z) {", "  const int S = w.stride;"]
+    out = [
+        "static double forward(const T* W, const Couplings* couplings, T norm, Work& w, int Z) {",
+        "  const int S = w.stride;",
+    ]
     for k in range(spec.num_layers):
         if k == 0:
             for r, (i, count) in enumerate(_irrep_ranges(spec.l_max)):
                 column = f"AT_env + {r if plan.env_irreps > 1 else 0} * U"
-                out.append(
-                    f"  accumulate<{count}, U>(Z, w.tab + {column}, ROW, w.y + {i} * S, S, w.G_0 + {i} * U);"
-                )
+                out.append(f"  accumulate<{count}, U>(Z, w.tab + {column}, ROW, w.y + {i} * S, S, w.G_0 + {i} * U);")
         else:
             last = f"w.h_{k - 1}_{spec.latent_depth - 1}"
             for r, (i, count) in enumerate(_irrep_ranges(spec.l_max)):
@@ -214,11 +209,11 @@ def _forward(plan: Plan) -> str:
                 out.append(f"  product<H, U>({count}, w.B_{k} + {i} * H, H, {weights}, w.G_{k} + {i} * U, U, false);")
         out.append(f"  for (int k = 0; k < D * U; ++k) w.G_{k}[k] *= norm;")
         out.append(
-            f"  chain<U>(COUNT_scalar_{k}, nz + NZ_scalar_{k}, W + W_path_{k}, w.G_{k}, w.ones, {plan.dim(k)}, w.v_{k}_{k});"
+            f"  chain<U>(couplings[CHAIN_scalar_{k}], W + W_path_{k}, w.G_{k}, w.ones, {plan.dim(k)}, w.v_{k}_{k});"
         )
         for l in range(k - 1, -1, -1):
             out.append(
-                f"  chain<U>(COUNT_full_{l}, nz + NZ_full_{l}, W + W_path_{l}, w.G_{l}, w.v_{k}_{l + 1},"
+                f"  chain<U>(couplings[CHAIN_full_{l}], W + W_path_{l}, w.G_{l}, w.v_{k}_{l + 1},"
                 f" {plan.dim(l)}, w.v_{k}_{l});"
             )
         out += _edge_dot(plan, k)
@@ -266,7 +261,7 @@ def _backward(plan: Plan) -> str:
     top = spec.readout_depth - 1
     slope = f"w.sr_{top}" if top else "w.sr"
     out = [
-        "static void backward(const T* W, const Nonzero* nz, T norm, T factor, Work& w, int Z) {",
+        "static void backward(const T* W, const Couplings* couplings, T norm, T factor, Work& w, int Z) {",
         "  const int S = w.stride;",
         "  for (int z = 0; z < Z; ++z)",
         "    for (int h = 0; h < HR; h += LANES)",
@@ -324,11 +319,11 @@ def _chain_gradient(plan: Plan, k: int) -> list[str]:
     for l in range(k):
         lines.append(f"  std::fill(w.gv_{k}_{l + 1}, w.gv_{k}_{l + 1} + {plan.dim(l + 1)} * U, T(0));")
         lines.append(
-            f"  chain_back<U>(COUNT_full_{l}, nz + NZ_full_{l}, W + W_path_{l}, w.G_{l}, w.v_{k}_{l + 1},"
+            f"  chain_back<U>(couplings[CHAIN_full_{l}], W + W_path_{l}, w.G_{l}, w.v_{k}_{l + 1},"
             f" w.gv_{k}_{l}, w.gG_{l}, w.gv_{k}_{l + 1});"
         )
     lines.append(
-        f"  chain_back<U>(COUNT_scalar_{k}, nz + NZ_scalar_{k}, W + W_path_{k}, w.G_{k}, w.ones,"
+        f"  chain_back<U>(couplings[CHAIN_scalar_{k}], W + W_path_{k}, w.G_{k}, w.ones,"
         f" w.gv_{k}_{k}, w.gG_{k}, nullptr);"
     )
     return lines

@@ -8,6 +8,7 @@ Both the environment and its use sit at the centre, and only the 0e scalar leave
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,12 @@ def scalar_paths(layer: LayerPaths) -> LayerPaths:
     return LayerPaths(
         layer.irreps_in, layer.irreps_env, layer.irreps_out[:1], tuple(p for p in layer.paths if p[2] == 0)
     )
+
+
+@lru_cache(maxsize=256)
+def chain_table(layer: LayerPaths, device: torch.device) -> ChainTable:
+    """The nonzeros of a layer on a device; made when first used."""
+    return ChainTable(layer, device)
 
 
 class TensorTrack(nn.Module):
@@ -46,8 +53,7 @@ class TensorTrack(nn.Module):
         self.path_weights = nn.ParameterList(
             [uniform((len(layer.paths), channels), math.sqrt(3.0), generator) for layer in layers]
         )
-        self._tables = [ChainTable(layer) for layer in layers]
-        self._scalar_tables = [ChainTable(scalar_paths(layer)) for layer in layers]
+        self._layers = layers
         irrep = torch.from_numpy(component_irrep(harmonics_irreps(spec.l_max)))
         self.register_buffer("irrep", irrep, persistent=False)
         self.register_buffer("env_irrep", irrep if spec.individual_irrep_weights else 0 * irrep, persistent=False)
@@ -58,21 +64,15 @@ class TensorTrack(nn.Module):
 
     def operator(self, environments: list[Tensor]) -> Tensor:
         """A_k of the last of ``environments`` G_0..G_k, each (n, j, u) -> (n, i, u)."""
-        k = len(environments) - 1
-        table = self._on(self._scalar_tables, k, environments[k].device)
+        k, device = len(environments) - 1, environments[-1].device
+        table = chain_table(scalar_paths(self._layers[k]), device)
         vector = environments[k].new_ones(environments[k].shape[0], 1, self.channels)
         vector = ops.chain(self.path_weights[k][: table.num_paths], environments[k], vector, table)
         for layer in range(k - 1, -1, -1):
-            table = self._on(self._tables, layer, vector.device)
+            table = chain_table(self._layers[layer], device)
             vector = ops.chain(self.path_weights[layer], environments[layer], vector, table)
         return vector
 
     def scalars(self, weights: Tensor, harmonics: Tensor, operator: Tensor, ptr: Tensor, centers: Tensor) -> Tensor:
         """q_k: embedding weights (z, r, u), harmonics (z, i), A_k (n, i, u) -> (z, u)."""
         return ops.edge_dot(weights, harmonics, operator, self.irrep, ptr, centers)
-
-    @staticmethod
-    def _on(tables: list[ChainTable], k: int, device: torch.device) -> ChainTable:
-        if tables[k].i.device != device:
-            tables[k] = tables[k].to(device)
-        return tables[k]

@@ -1,0 +1,226 @@
+"""Compiled forms of a potential: made once, checked against the exact network before they run, kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+
+import asenequip
+from asenequip.artifact import Potential, default_golden, golden_atoms, verify
+from asenequip.fused.engine import FusedEngine, vector_lanes
+from asenequip.fused.fold import fold
+from asenequip.fused.plan import Plan, unsupported
+from asenequip.graph import graph_of
+from asenequip.kernels import native
+from asenequip.kernels.ops import use_backend
+from asenequip.model.derivatives import Derivatives, evaluate_derivatives
+from asenequip.neighbors import EdgeList, find_edges
+
+TABLE_TOLERANCE = 3e-7
+"""Slope error, relative to the largest slope, that the radial tables are refined to."""
+
+FORCE_TOLERANCE = 1e-6
+"""eV/Angstrom: largest error that the tables may bring to the forces of the frames of the check, in float64."""
+
+
+class CompilationError(RuntimeError):
+    """A potential that cannot be compiled here, or whose compiled form failed its check; the message says why."""
+
+
+@dataclass(frozen=True)
+class CompileReport:
+    """What the check of a compiled form measured.
+
+    Attributes
+    ----------
+    force_error, energy_error : float
+        Largest deviation of the compiled form, in its precision, from the exact float64 network: eV/Angstrom, eV/atom.
+    table_force_error : float
+        The part of it that the radial tables bring, from a float64 pass: eV/Angstrom.
+    eager_force_error : float
+        The same deviation of the eager network in that precision, for comparison.
+    difference_error : float
+        Largest deviation of the compiled float64 forces from central differences of its energy, eV/Angstrom.
+    intervals : int
+        Of the radial tables.
+    table_slope_error : float
+        Relative to the largest slope.
+    """
+
+    force_error: float
+    energy_error: float
+    table_force_error: float
+    eager_force_error: float
+    difference_error: float
+    intervals: int
+    table_slope_error: float
+
+
+def fused_engine(potential: Potential, dtype: str = "float32") -> FusedEngine:
+    """The fused CPU engine of a potential, from the user's cache or built and checked now.
+
+    Raises
+    ------
+    CompilationError
+    """
+    return _prepare(potential, dtype)[0]
+
+
+def compile_potential(potential: Potential, dtype: str = "float32") -> CompileReport:
+    """Make sure that a checked compiled form is in the user's cache; tell what its check measured.
+
+    Raises
+    ------
+    CompilationError
+    """
+    return _prepare(potential, dtype)[1]
+
+
+def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileReport]:
+    reason = unsupported(potential.spec)
+    if reason:
+        raise CompilationError(f"This potential has no fused form: {reason}.")
+    path = _cache_path(potential, dtype)
+    try:
+        found = _read(path)
+        if found is not None:
+            return FusedEngine(potential.spec, dtype, found[0]), CompileReport(**found[1])
+        verify(potential)
+        model = potential.cast("float64", "cpu")
+        constants, errors = fold(model, Plan(potential.spec, vector_lanes(dtype)), dtype, TABLE_TOLERANCE)
+        engine = FusedEngine(potential.spec, dtype, constants)
+        report = _check(potential, engine, dtype, errors["slope"])
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CompilationError(f"The C++ compiler failed: {error}") from error
+    _write(path, constants, vars(report))
+    return engine, report
+
+
+# -- the check --------------------------------------------------------------------------------------------------------
+
+
+def _check(potential: Potential, engine: FusedEngine, dtype: str, slope_error: float) -> CompileReport:
+    """Compare with the exact network on two frames of different sizes, and the forces with finite differences."""
+    spec, exact = potential.spec, potential.cast("float64", "cpu")
+    rounded = potential.cast(dtype, "cpu")
+    plan = Plan(spec, vector_lanes("float64"))
+    double = FusedEngine(spec, "float64", fold(exact, plan, "float64", TABLE_TOLERANCE)[0])
+    worst = {"force": 0.0, "energy": 0.0, "table": 0.0, "eager": 0.0, "difference": 0.0}
+    for atoms in _frames(potential):
+        with use_backend("plain"):
+            reference, eager = (_eager(model, atoms) for model in (exact, rounded))
+        forces = reference.forces.numpy()
+        energies, fused, _ = run_fused(engine, atoms)
+        worst["force"] = max(worst["force"], _distance(fused, forces))
+        worst["energy"] = max(worst["energy"], _distance(energies, reference.energies.detach().numpy()))
+        worst["table"] = max(worst["table"], _distance(run_fused(double, atoms)[1], forces))
+        worst["eager"] = max(worst["eager"], _distance(eager.forces.numpy(), forces))
+        worst["difference"] = max(worst["difference"], _difference_error(double, atoms))
+    scale = max(1.0, float(np.abs(forces).max(initial=0.0)))
+    if worst["table"] > FORCE_TOLERANCE * scale or worst["difference"] > 1e-5 * scale:
+        raise CompilationError(f"The compiled form failed its check against the exact network: {worst}.")
+    if worst["force"] > 4 * worst["eager"] + 2e-5 * scale:
+        raise CompilationError(f"The compiled form is less exact than the eager network: {worst}.")
+    return CompileReport(
+        force_error=worst["force"],
+        energy_error=worst["energy"],
+        table_force_error=worst["table"],
+        eager_force_error=worst["eager"],
+        difference_error=worst["difference"],
+        intervals=int(engine.intervals),
+        table_slope_error=float(slope_error),
+    )
+
+
+def _frames(potential: Potential) -> list[Atoms]:
+    frames = [default_golden(potential.spec, seed=1)]
+    if potential.path is not None and potential.path.is_file():
+        frames.append(golden_atoms(potential.path))
+    other = default_golden(potential.spec, seed=2).repeat((2, 1, 1))
+    other.rattle(0.05, seed=3)
+    return [*frames, other]
+
+
+def _eager(model: Any, atoms: Atoms) -> Derivatives:
+    return evaluate_derivatives(model, graph_of(atoms, model.spec.type_names, np.asarray(model.spec.cutoff_table())))
+
+
+def run_fused(engine: FusedEngine, atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One structure through an engine, with a fresh list: energies (n,), forces (n, 3), virials (n, 3, 3)."""
+    cell, pbc = np.asarray(atoms.cell, np.float64), np.asarray(atoms.pbc, bool)
+    edges = find_edges(atoms.positions, cell, pbc, engine.spec.cutoff)
+    types = [engine.spec.type_names.index(symbol) for symbol in atoms.symbols]
+    rows = EdgeList.from_edges(edges, len(atoms))
+    return engine.run(atoms.positions, cell[None], np.zeros(len(atoms), np.int32), np.array(types, np.int32), rows)
+
+
+def _difference_error(engine: FusedEngine, atoms: Atoms, step: float = 1e-3) -> float:
+    """Largest deviation of three atoms' forces from four-point central differences of the energy."""
+    forces = run_fused(engine, atoms)[1]
+    worst = 0.0
+    for atom in sorted({0, len(atoms) // 2, len(atoms) - 1}):
+        for axis in range(3):
+            energy = []
+            for k in (-2, -1, 1, 2):
+                moved = atoms.copy()
+                moved.positions[atom, axis] += k * step
+                energy.append(run_fused(engine, moved)[0].sum())
+            slope = (energy[0] - 8 * energy[1] + 8 * energy[2] - energy[3]) / (12 * step)
+            worst = max(worst, abs(float(forces[atom, axis] + slope)))
+    return worst
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max(initial=0.0))
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+
+def _cache_path(potential: Potential, dtype: str) -> Path:
+    """A file named by everything the compiled form depends on: weights, versions, precision, vectors, toolchain."""
+    state = potential.model.state_dict()
+    digest = hashlib.sha256(json.dumps(potential.spec.to_dict(), sort_keys=True).encode())
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].detach().cpu().contiguous().numpy().tobytes())
+    here = Path(__file__).parent / "fused"
+    for source in sorted(here.iterdir()):
+        if source.suffix in (".py", ".hpp"):
+            digest.update(source.read_bytes())
+    facts = [asenequip.__version__, torch.__version__, dtype, vector_lanes(dtype), TABLE_TOLERANCE, native.toolchain()]
+    digest.update(repr(facts).encode())
+    return native.cache_directory() / "fused" / f"{digest.hexdigest()[:40]}.npz"
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays and report of a compiled form, or None where there is none or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        report = json.loads(str(arrays.pop("report")))
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    return arrays, report
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], report: dict[str, Any]) -> None:
+    """Keep a compiled form; a cache that cannot be written is no error."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".npz")
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, report=np.array(json.dumps(report)), **arrays)  # type: ignore[arg-type]
+        os.replace(name, path)
+    except OSError as error:
+        warnings.warn(f"The compiled potential could not be kept in '{path.parent}': {error}", stacklevel=2)
