@@ -221,8 +221,8 @@ def deviations(case: Case) -> dict[str, float]:
     """Largest differences between the two packages for a case, and ``largest_force``, the reference's.
 
     A random model may have forces of 10^5 eV/Angstrom, of which float64 keeps 10^-11 at best: the reference's energy
-    scales are lowered until no force is over `LARGEST_FORCE`. The reference's hyperparameters and weights are read as a conversion reads them; its edges come from a search over
-    all images, ours from our neighbour list.
+    scales are lowered until no force is over `LARGEST_FORCE`. The reference's hyperparameters and weights are read as
+    a conversion reads them; its edges come from a search over all images, ours from our neighbour list.
     """
     import numpy as np
 

@@ -1,0 +1,174 @@
+"""Checkpoints and packages made by the reference's own commands, through `convert` and back into a calculator."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from peer_cases import BESSEL, LIMITS, SPLINE, ZBL, Case, base, build_reference
+from peer_training import frames, package, train
+
+from asenequip.artifact import load_artifact
+from asenequip.calculator import AllegroCalculator
+from asenequip.convert import ConversionError, convert
+
+pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore")]
+
+SINGLE = {"energy_per_atom": 1e-6, "forces": 2e-5, "stress": 2e-6}
+"""Two float32 evaluations of one model: eV per atom, eV/Angstrom, eV/Angstrom^3, at forces of a few eV/Angstrom."""
+
+MODELS = {
+    "float64": {
+        "model_dtype": "float64",
+        "radial_chemical_embed": {"_target_": SPLINE},
+        "tp_path_channel_coupling": False,
+        "weight_individual_irreps": False,
+        "per_type_energy_shifts_trainable": True,
+    },
+    "float32": {
+        "model_dtype": "float32",
+        "radial_chemical_embed": {"_target_": BESSEL, "bessel_trainable": True},
+        "per_edge_type_cutoff": {"Cu": 4.0, "Au": {"Cu": 4.2}},
+        "pair_potential": {**ZBL, "chemical_species": ["Cu", "Au"]},
+        "per_type_energy_scales_trainable": True,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """A trained checkpoint and its package for each precision."""
+    pytest.importorskip("allegro", reason="nequip-allegro is not installed here: pip install 'asenequip[convert]'")
+    out = {}
+    for name, model in MODELS.items():
+        checkpoint = train(tmp_path_factory.mktemp(name), **model)
+        out[name, "checkpoint"] = checkpoint
+        out[name, "package"] = package(checkpoint)
+    return out
+
+
+def reference_calculator(path: Path) -> Calculator:
+    from nequip.integrations.ase import NequIPCalculator
+
+    return NequIPCalculator._from_saved_model(str(path), chemical_species_to_atom_type_map=True)
+
+
+def largest_deviations(one: Calculator, two: Calculator, structures: list[Atoms]) -> dict[str, float]:
+    worst = dict.fromkeys(LIMITS, 0.0)
+    for atoms in structures:
+        results = []
+        for calc in (one, two):
+            mine = atoms.copy()
+            mine.calc = calc
+            results.append((mine.get_potential_energy() / len(mine), mine.get_forces(), mine.get_stress()))
+        for quantity, a, b in zip(LIMITS, *results, strict=True):
+            worst[quantity] = max(worst[quantity], float(np.abs(np.asarray(a) - b).max()))
+    return worst
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "package"])
+@pytest.mark.parametrize("dtype", list(MODELS))
+def test_converted_potential_gives_the_sources_results(
+    sources: dict[tuple[str, str], Path], dtype: str, kind: str, tmp_path: Path
+) -> None:
+    source = sources[dtype, kind]
+    converted = convert(source, tmp_path / "model.asnq", trust_pickle=True)
+    off = largest_deviations(
+        AllegroCalculator(converted, device="cpu", dtype=dtype), reference_calculator(source), frames(3, seed=7)
+    )
+    limits = LIMITS if dtype == "float64" else SINGLE
+    assert all(off[quantity] <= limit for quantity, limit in limits.items()), off
+
+
+def test_artifact_names_its_source_and_precision(sources: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    source = sources["float32", "package"]
+    potential = load_artifact(convert(source, tmp_path / "model.asnq", trust_pickle=True))
+    assert potential.dtype == "float32"
+    assert potential.provenance["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert potential.provenance["versions"]["nequip-allegro"].startswith("0.8")
+
+
+def test_rebuilt_model_that_differs_is_not_written(
+    sources: dict[tuple[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asenequip.convert import run
+    from asenequip.convert.source import Source, read_source
+
+    def tampered(path: Path, python: str | None = None) -> Source:
+        source = read_source(path, python)
+        source.weights["allegro.tps.0.weights"] *= 1.0 + 1e-7
+        return source
+
+    monkeypatch.setattr(run, "read_source", tampered)
+    with pytest.raises(ConversionError, match="does not reproduce the source"):
+        convert(sources["float64", "checkpoint"], tmp_path / "model.asnq", trust_pickle=True)
+    assert not list(tmp_path.iterdir())
+
+
+class _Tattletale:
+    """A pickle that writes the number of the process which opens it."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        code = f"__import__('pathlib').Path({str(self.trace)!r}).write_text(str(__import__('os').getpid()))"
+        return eval, (code,)
+
+
+def test_pickles_are_opened_in_another_process(tmp_path: Path) -> None:
+    pytest.importorskip("allegro", reason="nequip-allegro is not installed here: pip install 'asenequip[convert]'")
+    trace, source = tmp_path / "trace", tmp_path / "odd.ckpt"
+    source.write_bytes(pickle.dumps(_Tattletale(trace), protocol=2))
+    with pytest.raises(ConversionError, match="could not open"):
+        convert(source, tmp_path / "model.asnq", trust_pickle=True)
+    assert trace.is_file()
+    assert int(trace.read_text()) != os.getpid()
+
+
+def test_foreign_modules_are_named() -> None:
+    pytest.importorskip("nequip", reason="nequip is not installed here: pip install 'asenequip[convert]'")
+    import torch
+    from nequip.model import NequIPGNNModel
+    from nequip.utils.global_state import set_global_state
+
+    from asenequip.convert.extract.describe import UnsupportedError
+    from asenequip.convert.extract.main import extract
+
+    before = torch.get_default_dtype()
+    try:
+        set_global_state()
+        names = {"type_names": ["Cu"], "r_max": 4.0, "seed": 0, "model_dtype": "float64"}
+        model = NequIPGNNModel(**names, l_max=1, num_layers=1, num_features=4, avg_num_neighbors=10.0)
+        with pytest.raises(UnsupportedError, match="ConvNetLayer"):
+            extract(model)
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"radial_chemical_embed": {"_target_": BESSEL, "polynomial_cutoff_p": 5.5}}, "envelope exponent"),
+        ({"pair_potential": {**ZBL, "units": "real"}}, "units: metal"),
+    ],
+)
+def test_options_without_a_counterpart_are_named(options: dict[str, object], named: str) -> None:
+    pytest.importorskip("allegro", reason="nequip-allegro is not installed here: pip install 'asenequip[convert]'")
+    import torch
+
+    from asenequip.convert.extract.describe import UnsupportedError
+    from asenequip.convert.extract.main import extract
+
+    before = torch.get_default_dtype()
+    try:
+        with pytest.raises(UnsupportedError, match=named):
+            extract(build_reference(Case("odd", base(**options))))
+    finally:
+        torch.set_default_dtype(before)
