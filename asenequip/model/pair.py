@@ -42,7 +42,9 @@ class LennardJones(nn.Module):
 
     With s = (sigma / (d - delta))^exponent, per directed edge and times the envelope:
     "lj": 2 epsilon (s^2 - s); "lj_repulsive_only": that plus epsilon for d < 2^(1/exponent) + delta and 0 beyond;
-    "repulsive": 1/2 epsilon (sigma (d - delta))^-exponent. Negative parameters act as zero.
+    "repulsive": 1/2 epsilon (sigma (d - delta))^-exponent. Negative parameters act as zero. These are the reference
+    implementation's forms, so that its weights can be used; "lj_repulsive_only" has a jump where it ends, which makes
+    it unfit for new potentials (a smooth repulsion: "zbl" or "repulsive").
     """
 
     sigma: Tensor

@@ -1,0 +1,1 @@
+"""Oracles: the same physics written plainly, slowly, and independently of the package."""
