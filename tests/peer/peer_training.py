@@ -30,11 +30,11 @@ def frames(count: int, seed: int) -> list[Atoms]:
     return out
 
 
-def _configuration(folder: Path, model: dict[str, Any]) -> dict[str, Any]:
+def _configuration(folder: Path, types: list[str], epochs: int, model: dict[str, Any]) -> dict[str, Any]:
     data = str(folder / "frames.extxyz")
     loader = {"_target_": "torch.utils.data.DataLoader", "batch_size": 4}
     weights = {"total_energy": 1.0, "forces": 1.0, "stress": 1.0}
-    mapper = {"_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper", "model_type_names": ["Cu", "Au"]}
+    mapper = {"_target_": "nequip.data.transforms.ChemicalSpeciesToAtomTypeMapper", "model_type_names": types}
     checkpoint = {
         "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
         "dirpath": "${hydra:runtime.output_dir}",
@@ -47,14 +47,17 @@ def _configuration(folder: Path, model: dict[str, Any]) -> dict[str, Any]:
             "seed": 1,
             "train_file_path": [data],
             "val_file_path": [data],
-            "transforms": [mapper, {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": 4.5}],
+            "transforms": [
+                mapper,
+                {"_target_": "nequip.data.transforms.NeighborListTransform", "r_max": model["r_max"]},
+            ],
             "train_dataloader": loader,
             "val_dataloader": loader,
-            "stats_manager": {"_target_": "nequip.data.CommonDataStatisticsManager", "type_names": ["Cu", "Au"]},
+            "stats_manager": {"_target_": "nequip.data.CommonDataStatisticsManager", "type_names": types},
         },
         "trainer": {
             "_target_": "lightning.Trainer",
-            "max_epochs": 2,
+            "max_epochs": epochs,
             "accelerator": "cpu",
             "logger": False,
             "enable_progress_bar": False,
@@ -72,12 +75,7 @@ def _configuration(folder: Path, model: dict[str, Any]) -> dict[str, Any]:
             "model": {
                 "_target_": "allegro.model.AllegroModel",
                 "seed": 1,
-                "type_names": ["Cu", "Au"],
-                "r_max": 4.5,
-                "l_max": 2,
-                "num_layers": 2,
-                "num_scalar_features": 16,
-                "num_tensor_features": 8,
+                "type_names": types,
                 "avg_num_neighbors": "${training_data_stats:per_type_num_neighbors_mean}",
                 "per_type_energy_shifts": "${training_data_stats:per_atom_energy_mean}",
                 "per_type_energy_scales": "${training_data_stats:per_type_forces_rms}",
@@ -87,10 +85,12 @@ def _configuration(folder: Path, model: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def train(folder: Path, **model: Any) -> Path:
-    """Two epochs with ``nequip-train``; the checkpoint."""
-    write(folder / "frames.extxyz", frames(12, seed=0))
-    (folder / "train.yaml").write_text(yaml.safe_dump(_configuration(folder, model)))
+def train(folder: Path, structures: list[Atoms], epochs: int = 2, **model: Any) -> Path:
+    """A short training of an Allegro model on labelled structures with ``nequip-train``; the checkpoint."""
+    write(folder / "frames.extxyz", structures)
+    types = sorted({symbol for atoms in structures for symbol in atoms.symbols}, reverse=True)
+    configuration = _configuration(folder, types, epochs, model)
+    (folder / "train.yaml").write_text(yaml.safe_dump(configuration))
     command = ["nequip-train", "-cp", str(folder), "-cn", "train", f"hydra.run.dir={folder / 'run'}"]
     _run(command, folder)
     return folder / "run" / "best.ckpt"
