@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from asenequip.kernels.polynomial import (
     ATOM,
     ENVIRONMENT,
@@ -17,7 +19,6 @@ from asenequip.kernels.polynomial import (
     Polynomial,
     Term,
 )
-from torch import Tensor
 
 
 def evaluate(polynomial: Polynomial, operands: list[Tensor], ptr: Tensor | None) -> list[Tensor]:

@@ -14,7 +14,8 @@ from asenequip.kernels.generate_chain import chain_body
 from asenequip.kernels.generate_edge import edge_body
 from asenequip.kernels.polynomial import HARMONICS, WEIGHTS, EdgeForm, Polynomial
 
-_MOST_WARPS = 16
+MOST_WARPS = 8
+"""Warps in a block of an edge kernel on a GPU; more channels than they hold are taken in turns."""
 _SHARED_BYTES = 40_000
 
 
@@ -69,6 +70,7 @@ def cuda_source(polynomial: Polynomial, scalar: Scalar) -> str:
         f"#define BFLOAT16 {int(_bfloat16(polynomial))}",
         f"#define PARAMETERS {parameters}",
         f"#define ARGS {{{', '.join([*names, 'ptr' if edges else 'nullptr', 'U'])}}}",
+        f"#define MOST {MOST_WARPS}",
         prelude.CUDA,
         _arguments(polynomial),
     ]
@@ -76,11 +78,9 @@ def cuda_source(polynomial: Polynomial, scalar: Scalar) -> str:
     if slots and isinstance(polynomial.form, EdgeForm):
         length = len(polynomial.form.irrep)
         batch = 8
-        while batch > 1 and slots * batch * _MOST_WARPS * length * scalar.size > _SHARED_BYTES:
+        while batch > 1 and slots * batch * MOST_WARPS * length * scalar.size > _SHARED_BYTES:
             batch //= 2
-        parts.append(
-            f"#define SLOTS {slots}\n#define BATCH {batch}\n#define MOST {_MOST_WARPS}\n#define LONGEST {length}"
-        )
+        parts.append(f"#define SLOTS {slots}\n#define BATCH {batch}\n#define LONGEST {length}")
         parts.append(prelude.CUDA_REDUCE)
     return "\n".join([*parts, _body(polynomial), main])
 

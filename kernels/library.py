@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from asenequip.kernels import native
+from torch import Tensor
+
+from asenequip.kernels import cuda, native
 from asenequip.kernels.evaluate import evaluate
 from asenequip.kernels.polynomial import (
     ATOM,
@@ -23,13 +25,14 @@ from asenequip.kernels.polynomial import (
     differentiate,
     parse,
 )
-from torch import Tensor
 
 _library = torch.library.Library("asenequip", "DEF")
 _library.define("polynomial(Tensor[] operands, Tensor? ptr, str text) -> Tensor[]")
 
 _CHUNKS = 64
 """Sums over atoms are split in at most this many parts on a CPU, whatever the number of threads."""
+_CUDA_CHUNKS = 1024
+"""The same on a GPU, where each part is a thread per channel."""
 _GRAIN = 50_000
 """Numbers read and written below which a further thread does not pay."""
 
@@ -95,11 +98,14 @@ def _fake(operands: list[Tensor], ptr: Tensor | None, text: str) -> list[Tensor]
     return empty_outputs(parse(text), operands, ptr)
 
 
+def _precision(operands: list[Tensor]) -> torch.dtype:
+    return torch.float64 if any(o.dtype == torch.float64 for o in operands) else torch.float32
+
+
 def _cpu(operands: list[Tensor], ptr: Tensor | None, text: str) -> list[Tensor]:
     polynomial = parse(text)
     outputs = empty_outputs(polynomial, operands, ptr)
-    double = any(o.dtype == torch.float64 for o in operands)
-    run = native.load(text, torch.float64 if double else torch.float32)
+    run = native.load(text, _precision(operands))
     if run is None:
         return evaluate(polynomial, operands, ptr)
     size = sizes(polynomial, operands, ptr)
@@ -115,6 +121,22 @@ def _cpu(operands: list[Tensor], ptr: Tensor | None, text: str) -> list[Tensor]:
             f"The 'ptr' parameter must run from 0 to the number of edges, {size.edges}. Got {ptr} instead.\n"
             "Sort the edges by centre and count them per atom."
         )
+    return summed(polynomial, written)
+
+
+def _cuda(operands: list[Tensor], ptr: Tensor | None, text: str) -> list[Tensor]:
+    polynomial = parse(text)
+    outputs = empty_outputs(polynomial, operands, ptr)
+    launch = cuda.load(text, _precision(operands), operands[0].device.index)
+    if launch is None:
+        return evaluate(polynomial, operands, ptr)
+    size = sizes(polynomial, operands, ptr)
+    reduces = ptr is None and any(o.kind == PATHS for o in polynomial.outputs)
+    length = max(1, -(-size.atoms // _CUDA_CHUNKS)) if reduces else 1
+    written = chunked(polynomial, outputs, -(-size.atoms // length))
+    operands = [o.contiguous() for o in operands]
+    ptr = None if ptr is None else ptr.contiguous()
+    launch(operands, written, ptr, size.atoms, length, size.channels)
     return summed(polynomial, written)
 
 
@@ -145,5 +167,6 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[list[Tensor | None]
 
 
 _library.impl("polynomial", _cpu, "CPU")
+_library.impl("polynomial", _cuda, "CUDA")
 torch.library.register_fake("asenequip::polynomial", _fake, lib=_library)
 torch.library.register_autograd("asenequip::polynomial", _backward, setup_context=_setup_context, lib=_library)

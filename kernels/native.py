@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
 from asenequip.kernels.generate import DOUBLE, SINGLE, cpu_source
 from asenequip.kernels.polynomial import parse
 

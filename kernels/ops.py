@@ -12,12 +12,13 @@ from contextvars import ContextVar
 from typing import Literal
 
 import torch
-from asenequip.kernels import library, native, plain
+from torch import Tensor
+
+from asenequip.kernels import cuda, library, native, plain
 from asenequip.kernels.plain import ChainTable
 from asenequip.kernels.polynomial import EdgeForm, harmonics_pattern
 from asenequip.kernels.polynomial import edge_dot as edge_dot_polynomial
 from asenequip.kernels.polynomial import env_sum as env_sum_polynomial
-from torch import Tensor
 
 Backend = Literal["auto", "native", "plain"]
 __all__ = ["Backend", "ChainTable", "chain", "edge_dot", "env_sum", "library", "use_backend"]
@@ -124,11 +125,11 @@ def _kernels(device: str, dtype: str) -> bool:
     if backend == "plain":
         return False
     known = dtype in ("torch.float32", "torch.float64")
-    found = known and device == "cpu" and native.available()
+    found = known and ((device == "cpu" and native.available()) or (device == "cuda" and cuda.available()))
     if backend == "native" and not found:
         raise RuntimeError(
             f"No kernel takes {dtype} tensors on device '{device}' here.\n"
-            "Install a C++ compiler, or leave the backend at 'auto'."
+            "Install a C++ compiler (for a GPU: CuPy), or leave the backend at 'auto'."
         )
     return found
 

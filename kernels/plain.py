@@ -6,10 +6,11 @@ Shapes: ``z`` edges sorted by centre, ``n`` atoms, ``r`` irreps, ``i`` component
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+
 from asenequip.kernels.paths import LayerPaths, dimension
 from asenequip.kernels.polynomial import ChainForm
 from asenequip.kernels.polynomial import chain as chain_polynomial
-from torch import Tensor
 
 
 def env_sum(weights: Tensor, harmonics: Tensor, irrep: Tensor, centers: Tensor, num_atoms: int) -> Tensor:

@@ -165,6 +165,18 @@ def differentiate(polynomial: Polynomial, given: tuple[bool, ...], wanted: tuple
     return Derivative(Polynomial(polynomial.form, tuple(kinds[a] for a in sources), outputs), sources, targets)
 
 
+def orders(polynomial: Polynomial, count: int) -> list[Polynomial]:
+    """The polynomial and its first ``count`` full derivatives: forward, backward, double backward, ..."""
+    found = [polynomial]
+    for _ in range(count):
+        last = found[-1]
+        derivative = differentiate(last, (True,) * len(last.outputs), (True,) * len(last.operands))
+        if derivative is None:
+            break
+        found.append(derivative.polynomial)
+    return found
+
+
 def _form_text(form: EdgeForm | ChainForm) -> str:
     if isinstance(form, EdgeForm):
         return f"edge:{'.'.join(map(str, form.irrep))}:{form.num_weights}:{'b' if form.bfloat16 else 'f'}"

@@ -294,7 +294,8 @@ template <int D> __device__ __forceinline__ void sum_channels(
 
 CUDA_EDGE_MAIN = r"""
 // One block row per atom (blockDim.y atoms when the channels fit in a warp), threads along the channels.
-extern "C" __global__ void __launch_bounds__(512) run(PARAMETERS, const I* __restrict__ ptr, const I atoms, const I U) {
+extern "C" __global__ void __launch_bounds__(32 * MOST) run(
+  PARAMETERS, const I* __restrict__ ptr, const I atoms, const I U) {
   const Args args = ARGS;
   for (I n = (I)blockIdx.x * blockDim.y + threadIdx.y; n < atoms; n += (I)gridDim.x * blockDim.y)
     for (I base = 0; base < U; base += blockDim.x)
@@ -304,7 +305,8 @@ extern "C" __global__ void __launch_bounds__(512) run(PARAMETERS, const I* __res
 
 CUDA_CHAIN_MAIN = r"""
 // A thread per (chunk of atoms, channel).
-extern "C" __global__ void __launch_bounds__(128) run(PARAMETERS, const I length, const I atoms, const I U) {
+extern "C" __global__ void __launch_bounds__(128) run(
+  PARAMETERS, const I length, const I atoms, const I U) {
   const Args args = ARGS;
   const I chunks = (atoms + length - 1) / length;
   for (I t = (I)blockIdx.x * blockDim.x + threadIdx.x; t < chunks * U; t += (I)gridDim.x * blockDim.x) {
