@@ -27,19 +27,15 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import asenequip
-from asenequip.graph import graph_of
+from asenequip.golden import MAX_ATOMS, default_golden, golden_record, golden_structure, replay
 from asenequip.model.allegro import Allegro
-from asenequip.model.derivatives import evaluate_derivatives, stress
 from asenequip.model.spec import AllegroSpec
 
 FORMAT_VERSION = 1
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _LIMITS = {"model.json": 16 << 20, "golden.json": 64 << 20, "weights.safetensors": 4 << 30}
-_GOLDEN_TOLERANCE = {
-    "energy": 1e-8,
-    "forces": 1e-7,
-    "stress": 1e-8,
-}  # eV per atom, eV/A, eV/A^3: float64 on any machine
+_MAX_DEPTH = 64
+"""Hidden layers of any one network: more than any potential has, fewer than would exhaust the memory."""
 
 
 class ArtifactError(ValueError):
@@ -97,7 +93,8 @@ def save_artifact(
         Must end in ``.asnq``.
     model : Allegro
     golden : ase.Atoms, optional
-        Structure whose energy, forces and stress are stored and replayed on loading; a small cluster by default.
+        Structure whose energy, forces and stress are stored and replayed on loading; a small crystal by default, and
+        where this one has no atoms or more than 4096.
     provenance : mapping, optional
         JSON-able account of the training.
 
@@ -119,10 +116,11 @@ def save_artifact(
         raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name or move it away.")
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     _check_finite(state, str(path))
-    frame = default_golden(model.spec) if golden is None else golden
+    fits = golden is not None and 1 <= len(golden) <= MAX_ATOMS
+    frame = golden if golden is not None and fits else default_golden(model.spec)
     entries = {
         "weights.safetensors": save_tensors(state),
-        "golden.json": _json(_golden_record(model, frame)),
+        "golden.json": _json(golden_record(model, frame)),
     }
     header = {
         "format": "asnq",
@@ -172,19 +170,25 @@ def load_artifact(
         raise FileNotFoundError(
             f"There is no potential at '{path}'. Check the path, or train one with asenequip-train."
         )
+    if path.stat().st_size > sum(_LIMITS.values()):
+        raise _fault(path, f"it has {path.stat().st_size} bytes, over the limit")
     data = path.read_bytes()
     entries = _unzip(data, path)
     header = _parse_header(entries, path)
     state = _parse_weights(entries["weights.safetensors"], path)
     model = _build(header, state, path)
     if check:
-        _replay(model.to(torch.float64), _parse_json(entries["golden.json"], "golden.json", path), path)
-    stored = header.get("dtype", "float32")
+        record = _parse_json(entries["golden.json"], "golden.json", path)
+        try:
+            replay(model.to(torch.float64), record)
+        except ValueError as error:
+            raise _fault(path, str(error)) from error
+    stored = header["dtype"]
     wanted = dtype or stored
     if wanted not in DTYPES:
         raise ValueError(f'The dtype of a potential must be "float32" or "float64". Got {wanted!r} instead.')
     model = model.to(DTYPES[wanted]).to(device)
-    return Potential(model, header.get("provenance", {}), stored, path, hashlib.sha256(data).hexdigest())
+    return Potential(model, header["provenance"], stored, path, hashlib.sha256(data).hexdigest())
 
 
 def verify(potential: Potential) -> None:
@@ -199,16 +203,15 @@ def verify(potential: Potential) -> None:
         load_artifact(potential.path, check=True)
 
 
-def default_golden(spec: AllegroSpec, seed: int = 0) -> Atoms:
-    """A small periodic structure of all types, atoms at least 1.5 Angstrom apart, for models that bring no frame."""
-    rng = np.random.default_rng(seed)
-    count = max(8, 2 * spec.num_types)
-    edge = 2.6 * count ** (1 / 3)
-    side = int(np.ceil(count ** (1 / 3)))
-    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)[:count] * (edge / side)
-    positions = grid + rng.uniform(-0.2, 0.2, grid.shape)
-    symbols = [spec.type_names[k % spec.num_types] for k in range(count)]
-    return Atoms(symbols, positions=positions, cell=np.eye(3) * edge + 0.1 * rng.uniform(-1, 1, (3, 3)), pbc=True)
+def golden_atoms(path: str | os.PathLike[str]) -> Atoms:
+    """The golden structure of a potential's file."""
+    path = Path(path)
+    try:
+        return golden_structure(_parse_json(_unzip(path.read_bytes(), path)["golden.json"], "golden.json", path))
+    except ArtifactError:
+        raise
+    except ValueError as error:
+        raise _fault(path, str(error)) from error
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -288,11 +291,13 @@ def _parse_header(entries: Mapping[str, bytes], path: Path) -> dict[str, Any]:
     if header.get("format") != "asnq":
         raise _fault(path, "its model.json names another format")
     version = header.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise ArtifactError(
             f"'{path}' has format version {version!r}; this asenequip reads up to {FORMAT_VERSION}.\n"
             "Update asenequip: pip install --upgrade asenequip."
         )
+    if header.get("dtype") not in list(DTYPES) or not isinstance(header.get("provenance"), dict):
+        raise _fault(path, "its model.json has no valid dtype or provenance")
     hashes = header.get("sha256")
     for name in ("weights.safetensors", "golden.json"):
         wanted = hashes.get(name) if isinstance(hashes, dict) else None
@@ -325,12 +330,16 @@ def _check_finite(state: Mapping[str, Tensor], where: str) -> None:
 def _build(header: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> Allegro:
     try:
         spec = AllegroSpec.from_dict(header["spec"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise _fault(path, f"its spec is wrong ({error})") from error
-    if spec.num_layers > len(state):
+    depths = (spec.num_layers, spec.two_body_depth, spec.latent_depth, spec.readout_depth)
+    if max(depths) > min(len(state), _MAX_DEPTH):
         raise _fault(path, "its spec and its weights disagree about the number of layers")
-    with torch.device("meta"):  # shapes first: a hostile spec must not allocate
-        expected = {k: v.shape for k, v in Allegro(spec, seed=None).state_dict().items()}
+    try:
+        with torch.device("meta"):  # shapes first: a hostile spec must not allocate
+            expected = {k: v.shape for k, v in Allegro(spec, seed=None).state_dict().items()}
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        raise _fault(path, f"its spec is wrong ({str(error)[:200]})") from error
     for name, shape in expected.items():
         if name not in state or state[name].shape != shape:
             found = tuple(state[name].shape) if name in state else "missing"
@@ -341,60 +350,6 @@ def _build(header: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -
     model = Allegro(spec, seed=None)
     model.load_state_dict(dict(state))
     return model.requires_grad_(False).eval()
-
-
-# -- the golden frame -------------------------------------------------------------------------------------------------
-
-
-def _golden_results(model: Allegro, atoms: Atoms) -> dict[str, Any]:
-    graph = graph_of(atoms, model.spec.type_names, np.asarray(model.spec.cutoff_table()))
-    result = evaluate_derivatives(model, graph.to(model.device))
-    tensors = {"energy": result.energies.sum(), "forces": result.forces}
-    if atoms.cell.rank == 3:
-        tensors["stress"] = stress(graph.to(model.device), result.virials)[0]
-    return {k: v.detach().cpu().numpy() for k, v in tensors.items()}
-
-
-def _golden_record(model: Allegro, atoms: Atoms) -> dict[str, Any]:
-    double = Allegro(model.spec, seed=None)
-    double.load_state_dict(model.state_dict())
-    return {
-        "numbers": atoms.numbers.tolist(),
-        "positions": atoms.positions.tolist(),
-        "cell": np.asarray(atoms.cell).tolist(),
-        "pbc": atoms.pbc.tolist(),
-        **{k: v.tolist() for k, v in _golden_results(double, atoms).items()},
-    }
-
-
-def golden_atoms(path: str | os.PathLike[str]) -> Atoms:
-    """The golden structure of a potential's file."""
-    path = Path(path)
-    return _golden_atoms(_parse_json(_unzip(path.read_bytes(), path)["golden.json"], "golden.json", path), path)
-
-
-def _golden_atoms(record: Mapping[str, Any], path: Path) -> Atoms:
-    try:
-        atoms = Atoms(numbers=record["numbers"], positions=record["positions"], cell=record["cell"], pbc=record["pbc"])
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise _fault(path, f"its golden frame is wrong ({error})") from error
-    if len(atoms) > 4096:
-        raise _fault(path, "its golden frame has more than 4096 atoms")
-    return atoms
-
-
-def _replay(model: Allegro, record: Mapping[str, Any], path: Path) -> None:
-    atoms = _golden_atoms(record, path)
-    results = _golden_results(model, atoms)
-    for name, value in results.items():
-        try:
-            stored = np.asarray(record[name], dtype=np.float64)
-            error = float(np.abs(stored - value).max(initial=0.0))
-        except (KeyError, TypeError, ValueError) as wrong:
-            raise _fault(path, f"its golden frame has no valid {name} ({wrong})") from wrong
-        scale = max(1.0, float(np.abs(value).max(initial=0.0))) * (len(atoms) if name == "energy" else 1)
-        if not error <= _GOLDEN_TOLERANCE[name] * scale:
-            raise _fault(path, f"its golden {name} is not reproduced (off by {error:.2e})")
 
 
 def _json(value: object) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,7 @@ class PairSpec:
         object.__setattr__(self, "trainable", tuple(self.trainable))
         _choice(self, "kind", ("zbl", "lj"))
         _choice(self, "style", ("lj", "lj_repulsive_only", "repulsive"))
-        _integer(self, "envelope_exponent", 2)
+        _integer(self, "envelope_exponent", 2, 64)
         for name in ("exponent", "sigma", "epsilon", "delta"):
             _number(self, name, -math.inf if name == "delta" else 0.0)
         unknown = set(self.trainable) - {"sigma", "epsilon", "delta"}
@@ -146,7 +147,7 @@ class AllegroSpec:
         _integer(self, "l_max", 0, 4)
         for name in ("num_layers", "num_scalar_features", "num_tensor_features", "num_bessels", "num_splines"):
             _integer(self, name, 1)
-        _integer(self, "envelope_exponent", 2)
+        _integer(self, "envelope_exponent", 2, 64)
         _integer(self, "spline_span", 1, self.num_splines)
         _choice(self, "radial", ("bessel", "spline"))
         for mlp in ("two_body", "latent", "readout"):
@@ -257,7 +258,7 @@ def _integer(owner: object, name: str, low: int, high: int | None = None) -> Non
 
 def _number(owner: object, name: str, above: float) -> None:
     def ok(v: Any) -> bool:
-        return isinstance(v, (int, float)) and not isinstance(v, bool) and above < v < math.inf
+        return isinstance(v, (int, float)) and not isinstance(v, bool) and above < v <= sys.float_info.max
 
     _check(owner, name, ok, f"a float in ({above:g}, inf)")
 
