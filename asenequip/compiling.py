@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from asenequip.kernels.ops import use_backend
 from asenequip.model.derivatives import Derivatives, evaluate_derivatives
 from asenequip.neighbors import EdgeList, find_edges
 
-TABLE_TOLERANCE = 3e-7
-"""Slope error, relative to the largest slope, that the radial tables are refined to."""
+TABLE_TOLERANCES = (3e-7, 3e-8, 3e-9)
+"""Slope errors, relative to the largest slope, that the radial tables are refined to, until the forces are right."""
 
 FORCE_TOLERANCE = 1e-6
 """eV/Angstrom: largest error that the tables may bring to the forces of the frames of the check, in float64."""
@@ -98,9 +99,13 @@ def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileRepo
             return FusedEngine(potential.spec, dtype, found[0]), CompileReport(**found[1])
         verify(potential)
         model = potential.cast("float64", "cpu")
-        constants, errors = fold(model, Plan(potential.spec, vector_lanes(dtype)), dtype, TABLE_TOLERANCE)
-        engine = FusedEngine(potential.spec, dtype, constants)
-        report = _check(potential, engine, dtype, errors["slope"])
+        for tolerance in TABLE_TOLERANCES:
+            constants, errors = fold(model, Plan(potential.spec, vector_lanes(dtype)), dtype, tolerance)
+            engine = FusedEngine(potential.spec, dtype, constants)
+            report = _check(potential, engine, dtype, tolerance, errors["slope"])
+            if report.table_force_error <= FORCE_TOLERANCE:
+                break
+        _judge(report)
     except (OSError, subprocess.SubprocessError) as error:
         raise CompilationError(f"The C++ compiler failed: {error}") from error
     _write(path, constants, vars(report))
@@ -110,12 +115,14 @@ def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileRepo
 # -- the check --------------------------------------------------------------------------------------------------------
 
 
-def _check(potential: Potential, engine: FusedEngine, dtype: str, slope_error: float) -> CompileReport:
-    """Compare with the exact network on two frames of different sizes, and the forces with finite differences."""
+def _check(
+    potential: Potential, engine: FusedEngine, dtype: str, tolerance: float, slope_error: float
+) -> CompileReport:
+    """Compare with the exact network on frames of different sizes, and the forces with finite differences."""
     spec, exact = potential.spec, potential.cast("float64", "cpu")
     rounded = potential.cast(dtype, "cpu")
     plan = Plan(spec, vector_lanes("float64"))
-    double = FusedEngine(spec, "float64", fold(exact, plan, "float64", TABLE_TOLERANCE)[0])
+    double = FusedEngine(spec, "float64", fold(exact, plan, "float64", tolerance)[0])
     worst = {"force": 0.0, "energy": 0.0, "table": 0.0, "eager": 0.0, "difference": 0.0}
     for atoms in _frames(potential):
         with use_backend("plain"):
@@ -127,11 +134,6 @@ def _check(potential: Potential, engine: FusedEngine, dtype: str, slope_error: f
         worst["table"] = max(worst["table"], _distance(run_fused(double, atoms)[1], forces))
         worst["eager"] = max(worst["eager"], _distance(eager.forces.numpy(), forces))
         worst["difference"] = max(worst["difference"], _difference_error(double, atoms))
-    scale = max(1.0, float(np.abs(forces).max(initial=0.0)))
-    if worst["table"] > FORCE_TOLERANCE * scale or worst["difference"] > 1e-5 * scale:
-        raise CompilationError(f"The compiled form failed its check against the exact network: {worst}.")
-    if worst["force"] > 4 * worst["eager"] + 2e-5 * scale:
-        raise CompilationError(f"The compiled form is less exact than the eager network: {worst}.")
     return CompileReport(
         force_error=worst["force"],
         energy_error=worst["energy"],
@@ -141,6 +143,18 @@ def _check(potential: Potential, engine: FusedEngine, dtype: str, slope_error: f
         intervals=int(engine.intervals),
         table_slope_error=float(slope_error),
     )
+
+
+def _judge(report: CompileReport) -> None:
+    """Refuse a form that is not the network."""
+    limits = {
+        "table_force_error": FORCE_TOLERANCE,
+        "difference_error": 1e-5,
+        "force_error": 4 * report.eager_force_error + 2e-5,
+    }
+    for name, limit in limits.items():
+        if not getattr(report, name) <= limit:
+            raise CompilationError(f"The compiled form failed its check: its {name} is over {limit:.1e} in {report}.")
 
 
 def _frames(potential: Potential) -> list[Atoms]:
@@ -188,6 +202,10 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 # -- the cache --------------------------------------------------------------------------------------------------------
 
 
+def _cache_directory() -> Path:
+    return native.cache_directory() / "fused"
+
+
 def _cache_path(potential: Potential, dtype: str) -> Path:
     """A file named by everything the compiled form depends on: weights, versions, precision, vectors, toolchain."""
     state = potential.model.state_dict()
@@ -198,18 +216,18 @@ def _cache_path(potential: Potential, dtype: str) -> Path:
     for source in sorted(here.iterdir()):
         if source.suffix in (".py", ".hpp"):
             digest.update(source.read_bytes())
-    facts = [asenequip.__version__, torch.__version__, dtype, vector_lanes(dtype), TABLE_TOLERANCE, native.toolchain()]
+    facts = [asenequip.__version__, torch.__version__, dtype, vector_lanes(dtype), TABLE_TOLERANCES, native.toolchain()]
     digest.update(repr(facts).encode())
-    return native.cache_directory() / "fused" / f"{digest.hexdigest()[:40]}.npz"
+    return _cache_directory() / f"{digest.hexdigest()[:40]}.npz"
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     """Arrays and report of a compiled form, or None where there is none or it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         report = json.loads(str(arrays.pop("report")))
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return arrays, report
 

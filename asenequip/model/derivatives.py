@@ -61,7 +61,7 @@ def evaluate_derivatives(
             centers = graph.centers[edges] - atoms.start
             output = model.local(leaf, graph.types[atoms], neighbor_types[edges], centers, ptr - start)
             (gradient,) = torch.autograd.grad(output.energies.sum(), leaf, create_graph=create_graph)
-            energies.append(output.energies)
+            energies.append(output.energies if create_graph else output.energies.detach())
             gradients.append(gradient)
         return assemble(graph, vectors, torch.cat(gradients), torch.cat(energies))
 
