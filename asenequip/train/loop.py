@@ -183,7 +183,7 @@ class Trainer:
         found = residuals(evaluate_derivatives(self.model, batch.graph, create_graph=True), batch)
         sums, weights = self.loss.terms(found, batch)
         loss = self.loss.total(sums, weights)
-        value = loss.item()
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise NonFiniteLossError(self._blame(batch, found.energy, found.forces))
         self.optimizer.zero_grad(set_to_none=True)
@@ -213,10 +213,10 @@ class Trainer:
         """Validate with the averaged weights, note the row, keep the best."""
         settings, progress = self.config.training, self.progress
         progress.epoch += 1
-        sums, weights = torch.tensor(progress.sums), torch.tensor(progress.weights)
+        sums, weights = (torch.tensor(v, dtype=torch.float64) for v in (progress.sums, progress.weights))
         row: dict[str, float] = {"epoch": progress.epoch, "step": progress.step}
         row["learning_rate"] = learning_rate(settings, progress.step, self.fraction(), self.plateau)
-        row["train_loss"] = float(self.loss.total(sums.double(), weights.double()))
+        row["train_loss"] = float(self.loss.total(sums, weights))
         progress.batch, progress.sums, progress.weights = 0, [0.0] * 3, [0.0] * 3
         ends = progress.epoch >= settings.epochs or self._out_of_time()
         if progress.epoch % settings.valid_every == 0 or ends:

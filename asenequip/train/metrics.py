@@ -124,7 +124,7 @@ class _Totals:
             if not count:
                 continue
             quantity, _, kind = name.partition("_")
-            out[f"{quantity}_mae" + (f"_{kind}" if kind else "")] = modulus / count
+            out[f"{quantity}_mae" + (f"_{kind}" if kind else "")] = float(modulus / count)
             if not kind:
                 out[f"{quantity}_rmse"] = float(np.sqrt(square / count))
         return out

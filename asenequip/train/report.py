@@ -178,7 +178,8 @@ def _draw_learning(axes: Sequence[Axes], rows: Sequence[Mapping[str, float]]) ->
     axes[0].set(xlabel="epoch", ylabel="loss")
     axes[1].set(xlabel="epoch", ylabel="mean absolute error, validation")
     for one in axes:
-        one.legend(fontsize=7)
+        if one.lines:
+            one.legend(fontsize=7)
     return columns
 
 

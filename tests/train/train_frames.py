@@ -1,0 +1,53 @@
+"""Frames and settings small enough to train on in about a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+
+def label_with_emt(
+    count: int, seed: int, amplitude: float = 0.15, elements: tuple[str, ...] = ("Cu", "Al")
+) -> list[Atoms]:
+    """Rattled, strained eight-atom fcc cells labelled by ASE's EMT."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(count):
+        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+        atoms.symbols = rng.choice(elements, size=len(atoms))
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(scale=0.02, size=(3, 3))), scale_atoms=True)
+        atoms.positions += rng.normal(scale=amplitude, size=atoms.positions.shape)
+        atoms.calc = EMT()
+        results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        atoms.calc = SinglePointCalculator(atoms, **results)
+        frames.append(atoms)
+    return frames
+
+
+def small_settings(folder: Path, **sections: Any) -> dict[str, Any]:
+    """Settings of a model that trains in about a second; keyword arguments change sections."""
+    base: dict[str, Any] = {
+        "data": {"split": {"valid": 3, "test": 2}},
+        "model": {
+            "cutoff": 3.5,
+            "l_max": 1,
+            "num_scalar_features": 8,
+            "num_tensor_features": 4,
+            "two_body_width": 8,
+            "latent_width": 8,
+            "readout_width": 8,
+        },
+        "training": {"epochs": 3, "batch_size": 2},
+        "output": str(folder / "run"),
+        "threads": 1,
+        "device": "cpu",
+    }
+    for name, value in sections.items():
+        base[name] = {**base[name], **value} if isinstance(base.get(name), dict) else value
+    return base
