@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import inspect
 import json
 import os
 import platform
@@ -150,21 +149,22 @@ def our_model(model: Any, backend: str) -> Prepare:
 
 
 def our_calls(potential: Path) -> Calls:
-    """Ours: plain torch operations, eager with compiled kernels, and what the calculator does by default."""
+    """Ours: the eager network with plain torch operations or with kernels, and what the calculator does by default."""
     from asenequip.artifact import load_artifact
     from asenequip.calculator import AllegroCalculator
+    from asenequip.evaluate import Evaluator
 
     model = load_artifact(potential, dtype="float32").model
-    switch = {"compiled": False} if "compiled" in inspect.signature(AllegroCalculator).parameters else {}
     options: dict[str, Any] = {"device": "cpu", "dtype": "float32"}
     calls: Calls = {}
     for name, backend in (("torch operations", "plain"), ("kernels", "auto")):
+        calculator = AllegroCalculator(potential, **options)
+        calculator.evaluator = Evaluator(potential, compiled=False, **options)
+        calls[f"asenequip eager, {name}", "ASE"] = through_ase(calculator, backend)
         calls[f"asenequip eager, {name}", "bare"] = our_model(model, backend)
-        calls[f"asenequip eager, {name}", "ASE"] = through_ase(
-            AllegroCalculator(potential, **options, **switch), backend
-        )
-    if switch:
-        calls["asenequip default", "ASE"] = through_ase(AllegroCalculator(potential, **options))
+    default = AllegroCalculator(potential, **options)
+    engine = "eager" if default.evaluator.engine is None else "fused"
+    calls[f"asenequip default ({engine})", "ASE"] = through_ase(default)
     return calls
 
 

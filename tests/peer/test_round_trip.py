@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from peer_cases import BESSEL, LIMITS, SPLINE, ZBL, Case, base, build_reference
+from peer_cases import BESSEL, LIMITS, LJ, SPLINE, ZBL, Case, base, build_reference
 from peer_training import frames, package, train
 
 from asenequip.artifact import load_artifact
@@ -136,26 +137,34 @@ def test_pickles_are_opened_in_another_process(tmp_path: Path) -> None:
     assert int(trace.read_text()) != os.getpid()
 
 
-def test_foreign_modules_are_named() -> None:
-    pytest.importorskip("nequip", reason="nequip is not installed here: pip install 'asenequip[convert]'")
+@pytest.fixture
+def double() -> Iterator[None]:
+    """The reference's process-wide state for the length of a test."""
+    pytest.importorskip("allegro", reason="nequip-allegro is not installed here: pip install 'asenequip[convert]'")
     import torch
-    from nequip.model import NequIPGNNModel
     from nequip.utils.global_state import set_global_state
+
+    before = torch.get_default_dtype()
+    set_global_state()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures("double")
+def test_foreign_modules_are_named() -> None:
+    from nequip.model import NequIPGNNModel
 
     from asenequip.convert.extract.describe import UnsupportedError
     from asenequip.convert.extract.main import extract
 
-    before = torch.get_default_dtype()
-    try:
-        set_global_state()
-        names = {"type_names": ["Cu"], "r_max": 4.0, "seed": 0, "model_dtype": "float64"}
-        model = NequIPGNNModel(**names, l_max=1, num_layers=1, num_features=4, avg_num_neighbors=10.0)
-        with pytest.raises(UnsupportedError, match="ConvNetLayer"):
-            extract(model)
-    finally:
-        torch.set_default_dtype(before)
+    names = {"type_names": ["Cu"], "r_max": 4.0, "seed": 0, "model_dtype": "float64"}
+    model = NequIPGNNModel(**names, l_max=1, num_layers=1, num_features=4, avg_num_neighbors=10.0)
+    with pytest.raises(UnsupportedError, match="ConvNetLayer"):
+        extract(model)
 
 
+@pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -164,15 +173,49 @@ def test_foreign_modules_are_named() -> None:
     ],
 )
 def test_options_without_a_counterpart_are_named(options: dict[str, object], named: str) -> None:
-    pytest.importorskip("allegro", reason="nequip-allegro is not installed here: pip install 'asenequip[convert]'")
-    import torch
+    from asenequip.convert.extract.describe import UnsupportedError
+    from asenequip.convert.extract.main import extract
+
+    with pytest.raises(UnsupportedError, match=named):
+        extract(build_reference(Case("odd", base(**options))))
+
+
+@pytest.mark.usefixtures("double")
+def test_source_that_cannot_evaluate_itself_is_refused() -> None:
+    from allegro.model import AllegroModel
 
     from asenequip.convert.extract.describe import UnsupportedError
     from asenequip.convert.extract.main import extract
 
-    before = torch.get_default_dtype()
-    try:
-        with pytest.raises(UnsupportedError, match=named):
-            extract(build_reference(Case("odd", base(**options))))
-    finally:
-        torch.set_default_dtype(before)
+    model = AllegroModel(seed=0, model_dtype="float64", **base(pair_potential=LJ))
+    with pytest.raises(UnsupportedError, match="Its own code fails"):
+        extract(model)
+
+
+@pytest.mark.usefixtures("double")
+def test_named_types_become_their_elements() -> None:
+    from asenequip.convert.extract.main import extract
+    from asenequip.convert.run import build, compare, frame_atoms
+
+    sites = {
+        "type_names": ["site", "S"],
+        "per_type_energy_scales": 1.2,
+        "per_type_energy_shifts": {"site": 1.0, "S": 2.0},
+    }
+    description, weights = extract(build_reference(Case("named", base(**sites, avg_num_neighbors=12.0))))
+    model = build(description, weights, {"site": "P"})
+    assert model.spec.type_names == ("P", "S")
+    assert compare(model, frame_atoms(description, model.spec.type_names), description)["forces"] <= LIMITS["forces"]
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("options", [{}, {"l_max": 3, "num_layers": 3, "forward_normalize": False}])
+def test_single_precision_source_is_taken_to_its_exact_constants(options: dict[str, object]) -> None:
+    from asenequip.convert.extract.main import extract
+    from asenequip.convert.run import build, compare, frame_atoms
+
+    description, weights = extract(build_reference(Case("single", base(**options), dtype="float32")))
+    model = build(description, weights)
+    off = compare(model, frame_atoms(description, model.spec.type_names), description)
+    assert description["dtype"] == "float32"
+    assert all(off[quantity] <= limit for quantity, limit in LIMITS.items()), off

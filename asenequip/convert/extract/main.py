@@ -72,7 +72,11 @@ def extract(model: Any, seed: int = 0) -> tuple[dict[str, Any], dict[str, torch.
     norm = network(model).edge_norm
     cutoffs = _cutoff_table(norm, len(model.type_names))
     frame = random_frame(cutoffs, seed)
-    as_stored = evaluate(model, frame, cutoffs)
+    try:
+        as_stored = evaluate(model, frame, cutoffs)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UnsupportedError(f"Its own code fails on a test structure: {reason}") from error
     promote(model)
     reference = evaluate(model, frame, cutoffs) if stored == "float32" else as_stored
     for name, parameter in model.named_parameters():
