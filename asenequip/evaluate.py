@@ -179,6 +179,7 @@ class Evaluator:
 
     def graph(self, atoms: Atoms) -> Graph:
         """The graph of one structure, on this evaluator's device."""
+        check_geometry(atoms)
         with input_errors():
             verlet = self.lists.list_for(atoms)
         return graph_of(atoms, self.model.spec.type_names, self.cutoffs, verlet).to(self.device)
@@ -210,7 +211,7 @@ class Evaluator:
         types = atom_types(atoms, self.model.spec.type_names)
         cell, pbc = np.asarray(atoms.cell, np.float64), np.asarray(atoms.pbc, bool)
         with input_errors():
-            rows = self.lists.list_for(atoms).edge_list(atoms.positions, cell, pbc)
+            rows = self.lists.list_for(atoms).rows(atoms.positions, cell, pbc)
             try:
                 found = engine.run(atoms.positions, cell[None], np.zeros(len(atoms), np.int32), types, rows)
             except CoincidingAtomsError as error:
@@ -280,7 +281,7 @@ def _results(energies: np.ndarray, forces: np.ndarray, virials: np.ndarray, volu
     }
     if volume > 0:
         symmetric = 0.5 * (virials + virials.transpose(0, 2, 1)) / volume
-        found["stresses"] = full_3x3_to_voigt_6_stress(symmetric).reshape(len(energies), 6)
+        found["stresses"] = np.ascontiguousarray(full_3x3_to_voigt_6_stress(symmetric).reshape(len(energies), 6))
         found["stress"] = full_3x3_to_voigt_6_stress(symmetric.sum(axis=0))
     return found
 
