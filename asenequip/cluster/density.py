@@ -24,8 +24,8 @@ FIRST_TESTED = 4
 """The first neighbour the uniformity test looks at."""
 ADAPTIVE_START = 100
 """Neighbours searched first where their number is adaptive."""
-ADAPTIVE_ENTRIES = 64_000_000
-"""Adaptive neighbourhoods stop to grow at this many distances: 0.8 GB of distances and indices."""
+ADAPTIVE_ENTRIES = 128_000_000
+"""Adaptive neighbourhoods stop to grow at this many distances: 1.5 GB of distances and indices."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def adaptive_neighbourhoods(
     dimension : float, optional
         Intrinsic dimension; that of 2NN unless given.
     max_neighbours : int, optional
-        A fixed number of neighbours. Unless given it doubles from 100 until every k* is below its limit or 64 million
+        A fixed number of neighbours. Unless given it doubles from 100 until every k* is below its limit or 128 million
         distances are held.
     significance : float
         Significance of the test.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,11 @@ __all__ = [
     "Graph",
     "common_neighbours",
     "edge_differences",
+    "edge_vectors",
     "gradients",
     "neighbour_graph",
     "row_blocks",
+    "thin_graph",
 ]
 
 COVARIANCE_FLOOR = 1e-10
@@ -98,6 +101,31 @@ def neighbour_graph(indices: NDArray, k_star: NDArray) -> Graph:
     return Graph(start, indices[:, 1:width][inside].astype(np.int32), k_star.astype(np.int64))
 
 
+def thin_graph(graph: Graph, most: int | None) -> Graph:
+    """Keep at most `most` edges of every point, spread evenly over the ranks, the last one included.
+
+    Parameters
+    ----------
+    graph : Graph
+    most : int or None
+        None keeps every edge.
+
+    Returns
+    -------
+    Graph
+        With the same `k_star`, hence the same neighbourhoods.
+    """
+    counts = np.diff(graph.start)
+    if most is None or counts.max(initial=0) <= most:
+        return graph
+    kept = np.minimum(counts, most)
+    start = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+    place = np.arange(start[-1]) - np.repeat(start[:-1], kept)
+    # the p-th of q kept edges of c has rank ceil((p + 1) c / q) - 1
+    rank = -(-(place + 1) * np.repeat(counts, kept) // np.repeat(kept, kept)) - 1
+    return Graph(start, graph.target[np.repeat(graph.start[:-1], kept) + rank], graph.k_star)
+
+
 def row_blocks(start: NDArray, per_edge: int, function: Callable[[int, int], None]) -> None:
     """Call `function(first, last)` over blocks of rows, in threads.
 
@@ -115,10 +143,10 @@ def row_blocks(start: NDArray, per_edge: int, function: Callable[[int, int], Non
     last = len(start) - 1
     cuts = np.unique(np.concatenate([[0], np.minimum(np.searchsorted(start, marks), last), [last]]))
     with ThreadPoolExecutor(threads()) as pool:
-        list(pool.map(lambda pair: function(int(pair[0]), int(pair[1])), zip(cuts[:-1], cuts[1:], strict=True)))
+        list(pool.map(lambda pair: function(int(pair[0]), int(pair[1])), pairwise(cuts)))
 
 
-def _vectors(points: NDArray, graph: Graph, first: int, last: int, period: NDArray | None) -> NDArray:
+def edge_vectors(points: NDArray, graph: Graph, first: int, last: int, period: NDArray | None) -> NDArray:
     """Vectors from source to target of the edges of rows first .. last - 1, shape (n_edges, n_features)."""
     low, high = graph.start[first], graph.start[last]
     counts = np.diff(graph.start[first : last + 1])
@@ -174,7 +202,7 @@ def gradients(
     packed = np.empty((n, len(upper[0]))) if covariance else None
 
     def work(first: int, last: int) -> None:
-        vectors = _vectors(points, graph, first, last, period)
+        vectors = edge_vectors(points, graph, first, last, period)
         offsets = graph.start[first:last] - graph.start[first]
         ends = graph.start[first + 1 : last + 1] - 1 - graph.start[first]
         radius = np.einsum("nd,nd->n", vectors[ends], vectors[ends])
@@ -206,6 +234,8 @@ def edge_differences(
     *,
     period: NDArray | None = None,
     counts: NDArray | None = None,
+    links: Graph | None = None,
+    sharpening: NDArray | None = None,
     gram: bool | None = None,
 ) -> tuple[Edges, NDArray]:
     """Predict the difference of the log density along every edge, with its variance.
@@ -218,6 +248,10 @@ def edge_differences(
     ----------
     points, graph, dimension, period, counts
         As for `gradients`.
+    links : Graph, optional
+        The edges to predict, where they are fewer than those of `graph`, as `thin_graph` gives them.
+    sharpening : ndarray of float64, shape (n_points,), optional
+        Factors on the gradients, as `sharpening` gives them.
     gram : bool, optional
         Whether v^T C v is taken from products of neighbour vectors rather than from packed covariances; above 24
         coordinates unless given. The two are identical up to rounding.
@@ -233,16 +267,22 @@ def edge_differences(
     gradient, scale, total, packed = gradients(
         points, graph, dimension, period=period, counts=counts, covariance=not gram
     )
-    n_edges = len(graph.target)
+    if sharpening is not None:
+        gradient *= sharpening[:, None]
+        scale *= sharpening
+        if packed is not None:
+            packed *= sharpening[:, None] ** 2
+    links = graph if links is None else links
+    n_edges = len(links.target)
     slopes = np.empty((2, n_edges))
     variances = np.empty((2, n_edges))
     upper = np.triu_indices(features)
 
     def project(first: int, last: int) -> None:
-        block = slice(graph.start[first], graph.start[last])
-        vectors = _vectors(points, graph, first, last, period)
-        spread = np.diff(graph.start[first : last + 1])
-        target = graph.target[block]
+        block = slice(links.start[first], links.start[last])
+        vectors = edge_vectors(points, links, first, last, period)
+        spread = np.diff(links.start[first : last + 1])
+        target = links.target[block]
         np.einsum("ed,ed->e", np.repeat(gradient[first:last], spread, axis=0), vectors, out=slopes[0, block])
         np.einsum("ed,ed->e", gradient.take(target, axis=0), vectors, out=slopes[1, block])
         if packed is not None:
@@ -251,11 +291,11 @@ def edge_differences(
             np.einsum("ep,ep->e", source, products, out=variances[0, block])
             np.einsum("ep,ep->e", packed.take(target, axis=0), products, out=variances[1, block])
 
-    row_blocks(graph.start, features if gram else 3 * len(upper[0]), project)
+    row_blocks(links.start, features if gram else 3 * len(upper[0]), project)
     if gram:
-        _gram_variances(points, graph, gradient, scale, total, variances, period, counts)
+        _gram_variances(points, graph, links, gradient, scale, total, variances, period, counts)
     deviations = np.sqrt(np.maximum(variances, 0.0))
-    overlap = _jaccard(graph)
+    overlap = _jaccard(graph, links)
     signed = np.copysign(deviations, slopes) * (slopes != 0)
     variance = 0.25 * (variances[0] + variances[1] + 2 * overlap * signed[0] * signed[1])
     return Edges(0.5 * (slopes[0] + slopes[1]), variance, signed[0], signed[1], overlap), gradient
@@ -264,6 +304,7 @@ def edge_differences(
 def _gram_variances(
     points: NDArray,
     graph: Graph,
+    links: Graph,
     gradient: NDArray,
     scale: NDArray,
     total: NDArray,
@@ -272,19 +313,21 @@ def _gram_variances(
     counts: NDArray | None,
 ) -> None:
     """Fill v^T C v at both ends of every edge from products of neighbour vectors, one point at a time."""
-    order = np.argsort(graph.target, kind="stable")
-    source = graph.source
-    inward = np.concatenate([[0], np.cumsum(np.bincount(graph.target, minlength=len(points)))])
+    order = np.argsort(links.target, kind="stable")
+    source = links.source
+    inward = np.concatenate([[0], np.cumsum(np.bincount(links.target, minlength=len(points)))])
 
     def work(first: int, last: int) -> None:
         for i in range(first, last):
-            out = slice(graph.start[i], graph.start[i + 1])
+            near = graph.target[graph.start[i] : graph.start[i + 1]]
+            out = slice(links.start[i], links.start[i + 1])
             coming = order[inward[i] : inward[i + 1]]
-            away = minimum_image(points[graph.target[out]] - points[i], period)
+            around = minimum_image(points[near] - points[i], period)
+            away = minimum_image(points[links.target[out]] - points[i], period)
             towards = minimum_image(points[i] - points[source[coming]], period)
             both = np.concatenate([away, towards])
-            squares = (both @ away.T) ** 2
-            weight = np.ones(len(away)) if counts is None else counts[graph.target[out]]
+            squares = (both @ around.T) ** 2
+            weight = np.ones(len(near)) if counts is None else counts[near]
             factor, m = scale[i] ** 2 / total[i], total[i]
             value = (factor * (squares @ weight) - (both @ gradient[i]) ** 2) * ((m + 1) / m**2)
             value += COVARIANCE_FLOOR * np.einsum("ed,ed->e", both, both)
@@ -294,7 +337,7 @@ def _gram_variances(
     row_blocks(graph.start, points.shape[1], work)
 
 
-def common_neighbours(graph: Graph) -> NDArray[np.int16]:
+def common_neighbours(graph: Graph, links: Graph | None = None) -> NDArray[np.int32]:
     """Count, for every edge, the points that the neighbourhoods of its two ends share, the ends included.
 
     The neighbourhoods of a cell of 64 points are columns of a matrix of 0 and 1, which the graph's own sparse matrix
@@ -304,12 +347,17 @@ def common_neighbours(graph: Graph) -> NDArray[np.int16]:
     Parameters
     ----------
     graph : Graph
+        The neighbourhoods.
+    links : Graph, optional
+        The edges, those of `graph` unless given.
 
     Returns
     -------
     ndarray of int32, shape (n_edges,)
     """
     from scipy.sparse import csr_matrix
+
+    links = graph if links is None else links
 
     n = len(graph.k_star)
     full = np.concatenate([[0], np.cumsum(graph.k_star)])
@@ -320,7 +368,7 @@ def common_neighbours(graph: Graph) -> NDArray[np.int16]:
     member[~own] = graph.target
     kind = np.int16 if graph.k_star.max() < 2**15 else np.int32
     matrix = csr_matrix((np.ones(len(member), kind), member, full), shape=(n, n))
-    result = np.empty(len(graph.target), np.int32)
+    result = np.empty(len(links.target), np.int32)
 
     def work(first: int, last: int) -> None:
         marks = np.zeros((n, CELL), kind)
@@ -330,12 +378,13 @@ def common_neighbours(graph: Graph) -> NDArray[np.int16]:
             inside = member[full[low] : full[high]]
             column = np.repeat(np.arange(high - low), graph.k_star[low:high])
             marks[inside, column] = 1
-            edges = slice(graph.start[low], graph.start[high])
-            target = graph.target[edges]
+            edges = slice(links.start[low], links.start[high])
+            target = links.target[edges]
             rows = np.unique(target)
             place[rows] = np.arange(len(rows))
             product = matrix[rows] @ marks
-            result[edges] = product[place[target], np.repeat(np.arange(high - low), graph.k_star[low:high] - 1)]
+            outgoing = np.diff(links.start[low : high + 1])
+            result[edges] = product[place[target], np.repeat(np.arange(high - low), outgoing)]
             marks[inside, column] = 0
 
     workers = threads()
@@ -346,9 +395,7 @@ def common_neighbours(graph: Graph) -> NDArray[np.int16]:
     return result
 
 
-def _jaccard(graph: Graph) -> NDArray:
+def _jaccard(graph: Graph, links: Graph) -> NDArray:
     """Jaccard index of the neighbourhoods at the ends of every edge, shape (n_edges,)."""
-    common = common_neighbours(graph)
-    sizes = graph.k_star
-    union = np.repeat(sizes, np.diff(graph.start)) + sizes[graph.target] - common
-    return common / union
+    common, sizes = common_neighbours(graph, links), graph.k_star
+    return common / (np.repeat(sizes, np.diff(links.start)) + sizes[links.target] - common)

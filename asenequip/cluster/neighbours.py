@@ -163,14 +163,19 @@ def _search(
     if method == "auto":
         method = "tree" if points.shape[1] <= TREE_FEATURES and device == "cpu" else "brute"
     if method == "tree":
-        return *_tree(queries, points, k, period), 1.0
+        if 16 * k > len(points):  # a large share of all points: sorting all of them is cheaper than a tree's heap
+            method = "brute"
+        else:
+            return *_tree(queries, points, k, period), 1.0
     if method == "approximate":
         from asenequip.cluster._approximate import approximate_search
 
         return approximate_search(queries, points, k, period, seed)
     if device != "cpu":
         return *_brute_torch(queries, points, k, period, device), 1.0
-    return *(_brute(queries, points, k) if period is None else _brute_periodic(queries, points, k, period)), 1.0
+    if period is None and 16 * k <= len(points):
+        return *_brute(queries, points, k), 1.0
+    return *_brute_differences(queries, points, k, period), 1.0
 
 
 def _tree(queries: NDArray, points: NDArray, k: int, period: NDArray | None) -> tuple[NDArray, NDArray]:
@@ -232,14 +237,14 @@ def _exact_order(
     return distances, indices
 
 
-def _brute_periodic(queries: NDArray, points: NDArray, k: int, period: NDArray) -> tuple[NDArray, NDArray]:
-    """Compare every pair of periodic points, one coordinate at a time."""
+def _brute_differences(queries: NDArray, points: NDArray, k: int, period: NDArray | None) -> tuple[NDArray, NDArray]:
+    """Compare every pair by differences, one coordinate at a time."""
     indices = np.empty((len(queries), k), np.int64)
     chunk = max(1, BLOCK_BYTES // (8 * len(points)))
     for start in range(0, len(queries), chunk):
         rows = slice(start, start + chunk)
         squares = np.zeros((len(queries[rows]), len(points)))
-        for axis, length in enumerate(period):
+        for axis, length in enumerate(np.zeros(points.shape[1]) if period is None else period):
             component = queries[rows, axis, None] - points[None, :, axis]
             if length:
                 component -= length * np.rint(component / length)
