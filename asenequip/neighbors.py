@@ -183,6 +183,7 @@ class _Reference:
     cell: np.ndarray
     pbc: np.ndarray
     edges: Edges
+    rows: EdgeList
 
 
 class VerletList:
@@ -208,22 +209,22 @@ class VerletList:
         self.skin = float(skin)
         self.builds = 0
         self._reference: _Reference | None = None
-        self._rows: tuple[Edges, EdgeList] | None = None
 
     def edges(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> Edges:
         """Candidate edges: a superset of those within ``cutoff``; see `find_edges` for the arguments."""
+        return self._for(positions, cell, pbc).edges
+
+    def rows(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> EdgeList:
+        """The same candidate edges as rows by centre."""
+        return self._for(positions, cell, pbc).rows
+
+    def _for(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> _Reference:
         if self._reference is None or not self.is_valid(positions, cell, pbc):
             edges = find_edges(positions, cell, pbc, self.cutoff + self.skin)
-            self._reference = _Reference(positions.copy(), np.array(cell), np.array(pbc), edges)
+            rows = EdgeList.from_edges(edges, len(positions))
+            self._reference = _Reference(positions.copy(), np.array(cell), np.array(pbc), edges, rows)
             self.builds += 1
-        return self._reference.edges
-
-    def edge_list(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> EdgeList:
-        """The same candidate edges as rows by centre; made once per build."""
-        edges = self.edges(positions, cell, pbc)
-        if self._rows is None or self._rows[0] is not edges:
-            self._rows = (edges, EdgeList.from_edges(edges, len(positions)))
-        return self._rows[1]
+        return self._reference
 
     @property
     def num_edges(self) -> int:

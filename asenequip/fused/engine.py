@@ -68,7 +68,12 @@ class FusedEngine:
         self._run = library.run
         self._run.argtypes, self._run.restype = (ctypes.c_void_p,), ctypes.c_int64
         self._constants = {name: aligned(array) for name, array in constants.items()}
-        self._pair_kind = 0 if spec.pair is None else (1 if spec.pair.kind == "zbl" else 2)
+        self._fixed = {
+            "num_types": spec.num_types,
+            "intervals": self.intervals,
+            "pair_kind": 0 if spec.pair is None else (1 if spec.pair.kind == "zbl" else 2),
+            **{name: address(array) for name, array in self._constants.items()},
+        }
 
     @property
     def intervals(self) -> int:
@@ -123,15 +128,12 @@ class FusedEngine:
             "energies": energies,
             "forces": forces,
             "virials": virials,
-            **self._constants,
         }
         arguments = _Arguments(
             centers=n,
             threads=threads or torch.get_num_threads(),
-            num_types=self.spec.num_types,
-            intervals=self.intervals,
-            pair_kind=self._pair_kind,
-            **{name: array.ctypes.data for name, array in arrays.items()},
+            **self._fixed,
+            **{name: address(array) for name, array in arrays.items()},
         )
         wrong = self._run(ctypes.byref(arguments))
         if wrong >= 0:
@@ -139,10 +141,15 @@ class FusedEngine:
         return energies, forces, virials
 
 
+def address(array: np.ndarray) -> int:
+    """Where the data of an array begin."""
+    return int(array.__array_interface__["data"][0])
+
+
 def aligned(values: np.ndarray) -> np.ndarray:
     """A copy whose data begin at a cache line."""
     raw = np.empty(values.nbytes + 64, dtype=np.uint8)
-    start = -raw.ctypes.data % 64
+    start = -address(raw) % 64
     out = raw[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
     out[...] = values
     return out
