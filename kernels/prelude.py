@@ -140,11 +140,20 @@ template <int D, int K> static INLINE void sum_channels(const Lanes<K>* part, T*
 #endif
 }
 
+#if WIDEST == 1
+// One register is a plain vector: long straight-line bodies compile much faster without the wrapper.
+#define V vec
+#define LOAD(p) load<K, FULL>(p, count).q
+#define STORE(p, v) store<K, FULL>(p, count, L1{v})
+#define ZERO vec{}
+#define FUSED(a, b, c) ((a) * (b) + (c))
+#else
 #define V Lanes<K>
 #define LOAD(p) load<K, FULL>(p, count)
 #define STORE(p, v) store<K, FULL>(p, count, v)
 #define ZERO Memory<K>::zero()
 #define FUSED(a, b, c) fused(a, b, c)
+#endif
 #define REDUCE(D, slot, part, out) sum_channels<D, K>(part, (out) + z * D, fresh)
 #define EDGES
 #define TILE(name) template <int K, bool FULL> static void name( \
@@ -160,8 +169,11 @@ static void tiles(const Args& args, I n, I stop, I chunk) {
     for (; u + 4 * WIDTH <= U; u += 4 * WIDTH) tile<4, true>(args, n, stop, chunk, u, 0, u == 0);
   if constexpr (WIDEST >= 2)
     for (; u + 2 * WIDTH <= U; u += 2 * WIDTH) tile<2, true>(args, n, stop, chunk, u, 0, u == 0);
+#if WIDEST > 1 || !defined(__AVX512F__)
   for (; u + WIDTH <= U; u += WIDTH) tile<1, true>(args, n, stop, chunk, u, 0, u == 0);
-  if (u < U) tile<1, false>(args, n, stop, chunk, u, U - u, u == 0);
+#endif
+  // Masked loads cost no more than full ones, so with AVX-512 long bodies are compiled only once.
+  for (; u < U; u += WIDTH) tile<1, false>(args, n, stop, chunk, u, U - u < WIDTH ? U - u : WIDTH, u == 0);
 }
 """
 
