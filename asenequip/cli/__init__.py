@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import typer
@@ -43,4 +44,5 @@ def _root(
 
 def main() -> None:
     """Entry point of the ``asenequip`` command."""
+    warnings.formatwarning = lambda message, *rest, **more: f"Warning: {message}\n"
     app()
