@@ -86,7 +86,7 @@ class AllegroCalculator(Calculator):
         Raises
         ------
         ase.calculators.calculator.InputError
-            For unknown elements, positions that are not finite, or coinciding atoms; earlier results stay.
+            For unknown elements, positions that are not finite, or coinciding atoms; results are left as they were.
         ase.calculators.calculator.PropertyNotImplementedError
             For the stress of atoms whose cell has no volume.
         """

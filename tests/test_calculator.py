@@ -1,0 +1,244 @@
+"""The calculator through the public kit, and what the kit does not reach."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import Calculator, InputError, PropertyNotImplementedError
+from conftest import small_atoms, small_model
+
+from asenequip import AllegroCalculator
+from asenequip.artifact import Potential, load_artifact
+from asenequip.testing import DOUBLE, SINGLE, Tolerances, check_calculator, check_names
+
+PRECISIONS = {"float64": DOUBLE, "float32": SINGLE}
+SYMBOLS, CUTOFF = ("Cu", "O"), 3.4
+PROCESSES = ("works_in_a_new_process", "works_with_joblib")
+
+
+@pytest.fixture(params=list(PRECISIONS))
+def calc(request: pytest.FixtureRequest, small_artifact: Path) -> AllegroCalculator:
+    return AllegroCalculator(small_artifact, device="cpu", dtype=request.param)
+
+
+def tolerances(calc: AllegroCalculator) -> Tolerances:
+    return PRECISIONS[calc.parameters["dtype"]]
+
+
+@pytest.mark.parametrize("name", [n for n in check_names() if n not in PROCESSES])
+def test_the_kit(name: str, calc: AllegroCalculator) -> None:
+    check_calculator(calc, SYMBOLS, cutoff=CUTOFF, tolerances=tolerances(calc), only=[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_kit_in_other_processes(name: str, calc: AllegroCalculator) -> None:
+    check_calculator(calc, SYMBOLS, cutoff=CUTOFF, tolerances=tolerances(calc), only=[name])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_kit_with_other_structures(seed: int, small_artifact: Path) -> None:
+    calc = AllegroCalculator(small_artifact, device="cpu", dtype="float64", skin=0.3 * seed)
+    check_calculator(calc, SYMBOLS, cutoff=CUTOFF, seed=seed + 1, skip=PROCESSES)
+
+
+def test_defining_the_class_leaves_the_shared_list_alone() -> None:
+    assert AllegroCalculator.implemented_properties is not Calculator.implemented_properties
+    assert Calculator.implemented_properties == []
+
+
+def test_the_two_precisions_agree(small_artifact: Path) -> None:
+    double, single = (AllegroCalculator(small_artifact, device="cpu", dtype=d) for d in ("float64", "float32"))
+    for seed in range(3):
+        a, b = (c.evaluate([small_atoms(seed)])[0] for c in (double, single))
+        assert np.abs(a["forces"] - b["forces"]).max() < 1e-4 * max(1.0, np.abs(a["forces"]).max())
+        assert abs(a["energy"] - b["energy"]) < 1e-5 * len(small_atoms()) * max(1.0, abs(a["energy"]))
+
+
+def test_the_order_of_evaluation_does_not_matter(calc: AllegroCalculator) -> None:
+    frames = [small_atoms(k) for k in range(6)] + [Atoms()]
+    forward = calc.evaluate(frames)
+    backward = calc.evaluate(frames[::-1])[::-1]
+    for a, b in zip(forward, backward, strict=True):
+        assert np.abs(a["forces"] - b["forces"]).max(initial=0.0) <= 10 * tolerances(calc).forces
+
+
+def test_blocks_of_edges_do_not_change_the_numbers(small_artifact: Path) -> None:
+    from asenequip.evaluate import Evaluator
+
+    atoms = small_atoms().repeat((2, 2, 1))
+    whole, blocks = (
+        Evaluator(small_artifact, device="cpu", dtype="float64", max_edges=m).evaluate([atoms])[0] for m in (10**6, 37)
+    )
+    for name in ("forces", "energies", "stress"):
+        assert np.abs(whole[name] - blocks[name]).max() < 1e-12 * max(1.0, np.abs(whole[name]).max())
+
+
+def test_alternating_atoms_keep_their_lists(small_artifact: Path) -> None:
+    calc = AllegroCalculator(small_artifact, device="cpu", dtype="float64")
+    frames = [small_atoms(k).repeat((1, 1, k + 1)) for k in range(4)]
+    for _ in range(20):
+        for atoms in frames:
+            atoms.calc = calc
+            atoms.positions += 0.001
+            atoms.get_forces()
+    assert calc.evaluator.lists.builds == len(frames)
+
+
+def test_lists_of_atoms_that_are_gone_do_not_pile_up(small_artifact: Path) -> None:
+    calc = AllegroCalculator(small_artifact, device="cpu", dtype="float64")
+    for k in range(100):
+        atoms = small_atoms(k)
+        atoms.positions *= 1 + 0.02 * k
+        calc.get_potential_energy(atoms)
+    assert len(calc.evaluator.lists._kept) <= calc.evaluator.lists.capacity
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dtype", "float16"),
+        ("dtype", None),
+        ("skin", -1.0),
+        ("skin", float("inf")),
+        ("skin", "1"),
+        ("device", "tpu"),
+        ("device", "meta"),
+    ],
+)
+def test_a_wrong_parameter_is_named(name: str, value: object, small_artifact: Path) -> None:
+    with pytest.raises(ValueError, match=rf"'{name}' parameter of Evaluator must be .* instead"):
+        AllegroCalculator(small_artifact, **{name: value})
+
+
+def test_a_positional_device_is_refused(small_artifact: Path) -> None:
+    with pytest.raises(TypeError):
+        AllegroCalculator(small_artifact, "cpu")  # type: ignore[misc]
+
+
+def test_unknown_elements_are_listed(calc: AllegroCalculator) -> None:
+    with pytest.raises(InputError, match=r"Cu, O, but atoms 0, 2 are Fe, U"):
+        calc.get_potential_energy(Atoms("FeCuU", positions=np.eye(3) * 3))
+
+
+def test_the_ghost_element_is_unknown(calc: AllegroCalculator) -> None:
+    with pytest.raises(InputError, match="atoms 1 are X"):
+        calc.get_potential_energy(Atoms("CuX", positions=[[0, 0, 0], [0, 0, 2]]))
+
+
+def test_a_refused_structure_leaves_the_results_of_the_last_good_one(calc: AllegroCalculator) -> None:
+    atoms = small_atoms()
+    atoms.calc = calc
+    energy = atoms.get_potential_energy()
+    with pytest.raises(InputError):
+        calc.calculate(Atoms("Fe"))
+    assert calc.results["energy"] == energy
+    with pytest.raises(InputError):
+        calc.get_potential_energy(Atoms("Fe"))
+    assert atoms.get_potential_energy() == energy
+
+
+def test_no_atoms_at_all_is_explained(calc: AllegroCalculator) -> None:
+    with pytest.raises(ValueError, match="has no atoms"):
+        calc.calculate()
+
+
+def test_a_missing_stress_is_explained(calc: AllegroCalculator) -> None:
+    with pytest.raises(PropertyNotImplementedError, match="rank 0"):
+        calc.get_stress(Atoms("CuO", positions=[[0, 0, 0], [0, 0, 2]]))
+
+
+# -- copies -----------------------------------------------------------------------------------------------------------
+
+
+def test_parameters_are_plain(calc: AllegroCalculator) -> None:
+    values = json.loads(json.dumps(calc.todict()))
+    assert set(values) == {"model", "sha256", "device", "dtype", "skin"}
+
+
+def test_a_moved_file_is_explained(small_artifact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "here.asnq"
+    shutil.copy(small_artifact, path)
+    data = pickle.dumps(AllegroCalculator(path, device="cpu", dtype="float64"))
+    path.rename(tmp_path / "there.asnq")
+    with pytest.raises(FileNotFoundError, match=r"here\.asnq.*not there any more"):
+        pickle.loads(data)
+
+
+def test_a_replaced_file_is_explained(small_artifact: Path, tmp_path: Path) -> None:
+    from asenequip.artifact import save_artifact
+
+    path = tmp_path / "here.asnq"
+    shutil.copy(small_artifact, path)
+    data = pickle.dumps(AllegroCalculator(path, device="cpu", dtype="float64"))
+    path.unlink()
+    save_artifact(path, small_model(seed=77))
+    with pytest.raises(ValueError, match="SHA-256 differs"):
+        pickle.loads(data)
+
+
+def test_a_potential_without_a_file_can_be_copied_but_not_pickled(small_artifact: Path) -> None:
+    potential = load_artifact(small_artifact)
+    calc = AllegroCalculator(Potential(potential.model, {}, "float64", None, ""), device="cpu", dtype="float64")
+    atoms = small_atoms()
+    assert copy.deepcopy(calc).get_potential_energy(atoms) == calc.get_potential_energy(atoms)
+    with pytest.raises(TypeError, match="save_artifact"):
+        pickle.dumps(calc)
+
+
+def test_results_travel_with_the_pickle(calc: AllegroCalculator) -> None:
+    atoms = small_atoms()
+    atoms.calc = calc
+    energy = atoms.get_potential_energy()
+    again = pickle.loads(pickle.dumps(calc))
+    assert again.results["energy"] == energy
+    assert again.check_state(atoms) == []
+
+
+# -- beyond ASE's properties ------------------------------------------------------------------------------------------
+
+
+def test_virials_sum_to_the_stress(calc: AllegroCalculator) -> None:
+    atoms = small_atoms()
+    virial = calc.virials(atoms).sum(axis=0)
+    stress = calc.get_stress(atoms)
+    expected = 0.5 * (virial + virial.T) / atoms.get_volume()
+    assert np.allclose(stress, [expected[i, j] for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))], atol=1e-6)
+
+
+def test_descriptors_are_invariant_and_local(small_artifact: Path) -> None:
+    calc = AllegroCalculator(small_artifact, device="cpu", dtype="float64")
+    atoms = small_atoms()
+    atoms.pbc = False
+    turned = atoms.copy()
+    turned.rotate(50, (1, 2, 3), rotate_cell=True)
+    turned.positions += 7.0
+    guest = atoms + Atoms("Cu", positions=[[40.0, 0, 0]])
+    descriptors = calc.descriptors(atoms)
+    assert descriptors.shape == (5, 8 * 3)
+    assert np.abs(calc.descriptors(turned) - descriptors).max() < 1e-10
+    assert np.abs(calc.descriptors(guest)[:5] - descriptors).max() < 1e-12
+    assert not calc.descriptors(guest)[5].any()
+
+
+def test_evaluate_gives_labelled_copies(small_artifact: Path) -> None:
+    from asenequip.evaluate import evaluate
+
+    frames = [small_atoms(k) for k in range(3)]
+    calc = AllegroCalculator(small_artifact, device="cpu", dtype="float64")
+    labelled = evaluate(frames, small_artifact, dtype="float64", device="cpu")
+    for frame, copy_ in zip(frames, labelled, strict=True):
+        assert frame.calc is None
+        assert copy_ is not frame
+        assert copy_.get_potential_energy() == pytest.approx(calc.get_potential_energy(frame), rel=1e-12)
+        assert np.allclose(copy_.get_forces(), calc.get_forces(frame), atol=1e-11)
