@@ -43,15 +43,16 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def copper(seed: int) -> Atoms:
-    """108 atoms of rattled fcc copper: 43 neighbours on average within 5 Angstrom."""
-    atoms = bulk("Cu", cubic=True).repeat((3, 3, 3))
+def copper(seed: int, repeat: int = 3) -> Atoms:
+    """Rattled fcc copper, 108 atoms by default: 43 neighbours on average within 5 Angstrom."""
+    atoms = bulk("Cu", cubic=True).repeat(repeat)
     atoms.positions += np.random.default_rng(seed).normal(0.0, 0.05, atoms.positions.shape)
     return atoms
 
 
 def labelled(count: int) -> list[Atoms]:
-    out = [copper(seed) for seed in range(count)]
+    """Small structures to train on: what the models learn is of no consequence here."""
+    out = [copper(seed, repeat=2) for seed in range(count)]
     for atoms in out:
         atoms.calc = EMT()
         atoms.get_stress()
