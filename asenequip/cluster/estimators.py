@@ -125,8 +125,7 @@ class _Density(DensityMixin, BaseEstimator):
 
 def _nearest(points: NDArray, landscape: Landscape) -> tuple[NDArray, NDArray]:
     distances, indices = cross_neighbours(points, landscape.support.points, 1, period=landscape.period)
-    tolerance = 1e-9 * max(1e-300, float(np.abs(landscape.support.points).max(initial=0.0)))
-    return np.where(distances[:, 0] <= tolerance, 0.0, distances[:, 0]), indices[:, 0]
+    return np.where(distances[:, 0] <= landscape.resolution, 0.0, distances[:, 0]), indices[:, 0]
 
 
 class KStarNN(_Density):

@@ -52,6 +52,8 @@ class Landscape:
     log_density, error : ndarray of float64, shape (n_distinct,)
     gradient : ndarray of float64, shape (n_distinct, n_features), or None
         Gradient of the log density, where the estimate has one.
+    resolution : float
+        Points closer than this are one.
     """
 
     support: Support
@@ -61,6 +63,7 @@ class Landscape:
     log_density: NDArray[np.float64]
     error: NDArray[np.float64]
     gradient: NDArray[np.float64] | None = None
+    resolution: float = 0.0
 
     @property
     def counts(self) -> NDArray | None:
@@ -122,7 +125,7 @@ def survey(
             device=device,
         )
     value = np.log(support.counts / support.n_points)
-    return Landscape(support, period, hood, significance, value, 1 / np.sqrt(support.counts))
+    return Landscape(support, period, hood, significance, value, 1 / np.sqrt(support.counts), resolution=resolution)
 
 
 def _ball_counts(landscape: Landscape, k: NDArray) -> NDArray:
@@ -250,7 +253,7 @@ def new_points(landscape: Landscape, queries: NDArray) -> tuple[Neighbours, NDAr
     width = min(int(hood.k_star.max()) + 2, hood.neighbours.k)
     found, index = cross_neighbours(queries, landscape.support.points, width, period=landscape.period)
     # a point of the fit is its own first neighbour: looked at as the others see it, it is not
-    same = found[:, 0] <= 1e-12 * found[:, -1]
+    same = found[:, 0] <= np.maximum(landscape.resolution, 1e-12 * found[:, -1])
     rows = np.flatnonzero(same)
     distances = np.hstack([np.zeros((len(queries), 1)), found])
     indices = np.hstack([index[:, :1], index])
