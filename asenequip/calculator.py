@@ -15,6 +15,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 
 from asenequip.artifact import Potential
 from asenequip.evaluate import PROPERTIES, Evaluator, Results
+from asenequip.settings import calculator_defaults
 
 
 class AllegroCalculator(Calculator):
@@ -25,12 +26,13 @@ class AllegroCalculator(Calculator):
 
     Parameters
     ----------
-    model : path or Potential
-        A ``model.asnq`` file.
-    device : str
-        "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:1".
-    dtype : {"float32", "float64"}
-        Precision of the network.
+    model : path or Potential, optional
+        A ``model.asnq`` file. Without it, model, device and dtype come from the section ``[asenequip]`` of ASE's
+        configuration file; what is passed here goes before what stands there.
+    device : str, optional
+        "auto" (CUDA if there is one; the default), "cpu", "cuda" or "cuda:1".
+    dtype : {"float32", "float64"}, optional
+        Precision of the network; float32 by default.
     skin : float
         Verlet skin of the neighbour list, Angstrom.
 
@@ -38,6 +40,8 @@ class AllegroCalculator(Calculator):
     ------
     FileNotFoundError, asenequip.artifact.ArtifactError
         If the file is missing or damaged.
+    ValueError
+        For a parameter out of its range, or if no model is named anywhere.
 
     Examples
     --------
@@ -52,13 +56,17 @@ class AllegroCalculator(Calculator):
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | Potential,
+        model: str | os.PathLike[str] | Potential | None = None,
         *,
-        device: str = "auto",
-        dtype: str = "float32",
+        device: str | None = None,
+        dtype: str | None = None,
         skin: float = 1.0,
     ) -> None:
         super().__init__()
+        defaults = calculator_defaults() if model is None else {}
+        model = defaults["model"] if model is None else model
+        device = defaults.get("device", "auto") if device is None else device
+        dtype = defaults.get("dtype", "float32") if dtype is None else dtype
         self._open(Evaluator(model, device=device, dtype=dtype, skin=skin), str(device))
 
     def _open(self, evaluator: Evaluator, device: str) -> None:

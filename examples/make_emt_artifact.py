@@ -394,7 +394,7 @@ def train(model: Allegro, frames: list[Labelled], minutes: float, seed: int) -> 
             test = sum(loss(average, held_out[k : k + 32], False)[1] for k in range(0, len(held_out), 32))
             errors = [1e3 * s[a] / s[b] for s in (sums, test) for a, b in ((1, 0), (3, 2))]
             print(
-                f"{60 * minutes * progress:6.0f} s  epoch {epoch:3d}  train |dE| {errors[0]:6.1f} meV |dF| {errors[1]:6.1f}"
+                f"{60 * minutes * progress:6.0f} s  epoch {epoch:3d}  |dE| {errors[0]:6.1f} meV |dF| {errors[1]:6.1f}"
                 f" meV/A  held out {errors[2]:6.1f} {errors[3]:6.1f}",
                 flush=True,
             )

@@ -108,7 +108,6 @@ def test_lists_of_atoms_that_are_gone_do_not_pile_up(small_artifact: Path) -> No
     ("name", "value"),
     [
         ("dtype", "float16"),
-        ("dtype", None),
         ("skin", -1.0),
         ("skin", float("inf")),
         ("skin", "1"),
