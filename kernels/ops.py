@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from asenequip.kernels import cuda, library, native, plain
 from asenequip.kernels.plain import ChainTable
@@ -154,7 +155,8 @@ def _edge_form(
     narrow = weights.dtype == torch.bfloat16 and harmonics.dtype == torch.float32
     if not narrow and weights.dtype != harmonics.dtype:
         return None
-    if not torch.compiler.is_compiling() and type(irrep) is Tensor and irrep.device.type == "cpu":
+    traced = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+    if not traced and type(irrep) is Tensor and irrep.device.type == "cpu":
         return tuple(irrep.tolist()), int(weights.shape[1]), narrow
     pattern = harmonics_pattern(harmonics.shape[1], weights.shape[1])
     return None if pattern is None else (pattern, pattern[-1] + 1, narrow)

@@ -1,0 +1,78 @@
+"""Building CPU kernels: the cache, processes that race, damaged files, machines without a compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asenequip.kernels import native
+
+PROGRAM = """
+import warnings
+warnings.simplefilter("always")
+import torch
+from asenequip.kernels import ops
+from asenequip.kernels.paths import component_irrep, harmonics_irreps
+irrep = torch.tensor(component_irrep(harmonics_irreps(1)))
+ptr = torch.tensor([0, 2, 3])
+centers = torch.tensor([0, 0, 1])
+weights = torch.arange(12.0).reshape(3, 2, 2)
+for _ in range(2):
+    result = ops.env_sum(weights, torch.ones(3, 4), irrep, ptr, centers)
+print(result.flatten().tolist())
+"""
+EXPECTED = [4.0, 6.0] + [8.0, 10.0] * 3 + [8.0, 9.0] + [10.0, 11.0] * 3
+
+needs_compiler = pytest.mark.skipif(native.compiler() is None, reason="no C++ compiler to build CPU kernels with")
+
+
+def _start(cache: Path, **environment: str) -> subprocess.Popen[str]:
+    settings = {**os.environ, "ASENEQUIP_CACHE": str(cache), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _finish(process: subprocess.Popen[str]) -> tuple[list[float], str]:
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return [float(x) for x in out.strip()[1:-1].split(",")], err
+
+
+@needs_compiler
+def test_racing_processes_agree_and_leave_one_library(tmp_path):
+    running = [_start(tmp_path) for _ in range(3)]
+    assert [_finish(p)[0] for p in running] == [EXPECTED] * 3
+    assert len(list((tmp_path / "kernels").iterdir())) == 1
+
+
+@needs_compiler
+def test_damaged_library_is_built_anew(tmp_path):
+    _finish(_start(tmp_path))
+    (library,) = (tmp_path / "kernels").iterdir()
+    library.write_bytes(b"not a library")
+    assert _finish(_start(tmp_path))[0] == EXPECTED
+    assert library.stat().st_size > 1000
+
+
+@needs_compiler
+def test_cache_that_cannot_be_written_is_done_without(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    assert _finish(_start(blocked))[0] == EXPECTED
+
+
+def test_without_a_compiler_plain_operations_run_and_say_so_once(tmp_path):
+    found, messages = _finish(_start(tmp_path, PATH=str(tmp_path), CXX=""))
+    assert found == EXPECTED
+    assert messages.count("No C++ compiler was found") == 1
+
+
+def test_compiler_that_fails_leaves_plain_operations_and_says_so_once(tmp_path):
+    found, messages = _finish(_start(tmp_path, CXX="false" if os.name == "posix" else "where"))
+    assert found == EXPECTED
+    assert messages.count("The CPU kernels could not be compiled") == 1
