@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import shlex
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ def bash_blocks() -> list[str]:
     return re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
+@lru_cache(maxsize=1)
 def literals() -> str:
     """All string constants of the sources, pieces of f-strings put together, a gap for each value."""
     texts = []

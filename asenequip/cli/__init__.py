@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 import asenequip
+from asenequip.cli.cluster import cluster
 from asenequip.cli.common import Verbs
+from asenequip.cli.compile import compile_
 from asenequip.cli.convert import convert
 from asenequip.cli.evaluate import evaluate
 from asenequip.cli.info import info
@@ -23,8 +25,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 done but for some structures; 2 error; 130 stopped. Training: asenequip-train.",
 )
-for _verb in (info, convert, evaluate, relax, md):
+for _verb in (info, convert, evaluate, relax, md, cluster):
     app.command()(_verb)
+app.command(name="compile")(compile_)
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from asenequip import AllegroCalculator
 from asenequip.cli import app
 from asenequip.cli.common import number_in_file
+from asenequip.cluster import cluster_file
 
 LABEL_ERROR = 0.25
 """eV/Angstrom added to every force label of the frames: the mean absolute error that the table must show."""
@@ -103,6 +104,23 @@ def test_md_writes_trajectory_table_and_state_and_resumes(small_artifact, frames
         assert [row["step"] for row in csv.DictReader(file)] == [str(5 * k) for k in range(9)]
 
 
+def test_compile_reports_an_exact_form(small_artifact):
+    facts = json.loads(run("compile", small_artifact, "--json"))
+    assert 0 <= facts["table_force_error"] <= 1e-6  # eV/Angstrom, what the command promises
+    assert "force error" in run("compile", small_artifact)
+
+
+def test_cluster_labels_are_the_library_s(small_artifact, tmp_path):
+    write(tmp_path / "frames.xyz", [crystal(k) for k in range(20)])
+    words = ("cluster", tmp_path / "frames.xyz", "-m", small_artifact, "--no-figures", "--device", "cpu")
+    output = run(*words, "-o", tmp_path / "found")
+    assert "80 environments in 20 frames" in output
+    descriptor = AllegroCalculator(small_artifact, device="cpu", dtype="float64").descriptors
+    cluster_file(tmp_path / "frames.xyz", tmp_path / "wanted", descriptor=descriptor, figures=False)
+    assert (tmp_path / "found/clusters.csv").read_text() == (tmp_path / "wanted/clusters.csv").read_text()
+    assert "exists and is not overwritten" in run(*words, "-o", tmp_path / "found", code=2)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -121,6 +139,7 @@ def test_md_writes_trajectory_table_and_state_and_resumes(small_artifact, frames
         (("md", "{frames}", "-m", "{model}", "-n", "1"), "A run needs STRUCTURE, --model, --output and --steps"),
         (("md", "--resume", "none.restart"), "There is no state to restart from"),
         (("md", "--resume", "{frames}"), "is not an intact state of a run"),
+        (("cluster", "{frames}", "-o", "{new}"), "Say how atoms are described"),
         (("convert", "none.ckpt", "out.asnq", "--symbols", "Li"), "must be pairs such as A=Li,B=S"),
     ],
 )
@@ -140,7 +159,7 @@ def test_debug_lets_the_error_through(tmp_path):
     assert isinstance(result.exception, FileNotFoundError)
 
 
-@pytest.mark.parametrize("verb", ["info", "convert", "evaluate", "relax", "md"])
+@pytest.mark.parametrize("verb", ["info", "convert", "evaluate", "relax", "md", "cluster", "compile"])
 def test_a_missing_argument_is_a_usage_error(verb):
     assert CliRunner().invoke(app, [verb, "--no-such-flag"]).exit_code == 2
 
