@@ -7,9 +7,9 @@ and plain torch operations elsewhere. All give the same numbers to rounding, and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from asenequip.kernels.polynomial import edge_dot as edge_dot_polynomial
 from asenequip.kernels.polynomial import env_sum as env_sum_polynomial
 
 Backend = Literal["auto", "native", "plain"]
+Function = TypeVar("Function", bound=Callable[..., object])
 __all__ = ["Backend", "ChainTable", "chain", "edge_dot", "env_sum", "library", "use_backend"]
 
 _backend: ContextVar[Backend] = ContextVar("asenequip_kernels_backend", default="auto")
@@ -118,8 +119,14 @@ def chain(path_weights: Tensor, environment: Tensor, vector: Tensor, table: Chai
     return torch.ops.asenequip.polynomial([weights, environment, vector], None, table.text)[0]
 
 
+def _constant_in_traces(function: Function) -> Function:
+    """What torch.compiler.assume_constant_result does, without importing the tracer, which takes a second."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 # Tracers take the results of these two as constants: they depend on no tensor's values.
-@torch.compiler.assume_constant_result
+@_constant_in_traces
 def _kernels(device: str, dtype: str) -> bool:
     """Whether the compiled path takes operands of this device and type."""
     backend = _backend.get()
@@ -135,7 +142,7 @@ def _kernels(device: str, dtype: str) -> bool:
     return found
 
 
-@torch.compiler.assume_constant_result
+@_constant_in_traces
 def _edge_text(name: str, pattern: tuple[int, ...], num_weights: int, narrow: bool) -> str:
     form = EdgeForm(pattern, num_weights, narrow)
     return (env_sum_polynomial(form) if name == "env_sum" else edge_dot_polynomial(form)).text
