@@ -64,7 +64,7 @@ def relax(
     cell: str = "fixed",
     pressure: float = 0.0,
     optimizer: str = "lbfgs",
-    batch: int = 256,
+    batch: int = 64,
     watch: Callable[[Mapping[str, int]], None] | None = None,
     stop: StopRequest | None = None,
 ) -> list[Relaxation]:
@@ -88,7 +88,7 @@ def relax(
         External pressure on a moving cell, GPa.
     optimizer : {"lbfgs", "bfgs", "fire"}
     batch : int
-        Structures worked on at a time.
+        Structures worked on at a time; no more than have their neighbour lists kept.
     watch : callable, optional
         Gets {"frames", "done", "failed", "step"} after each step.
     stop : StopRequest, optional

@@ -30,7 +30,12 @@ def _set_debug(context: typer.Context, value: bool) -> bool:
     return value
 
 
-Model = Annotated[Path, typer.Option("--model", "-m", help="Potential, a .asnq file.", show_default=False)]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", "-m", help="Potential, a .asnq file; else that of ASE's configuration.", show_default=False
+    ),
+]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="File to write, in any format of ASE's.", show_default=False)
 ]
@@ -69,8 +74,8 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {error}\nThis was not foreseen; --debug shows where it happened."
 
 
-def open_calculator(model: Path, device: str, dtype: str, skin: float = 1.0) -> AllegroCalculator:
-    """The calculator of a potential's file."""
+def open_calculator(model: Path | None, device: str, dtype: str, skin: float = 1.0) -> AllegroCalculator:
+    """The calculator of a potential's file, or of the one that ASE's configuration names."""
     from asenequip.calculator import AllegroCalculator
 
     return AllegroCalculator(model, device=device, dtype=dtype, skin=skin)

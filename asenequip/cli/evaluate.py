@@ -38,8 +38,8 @@ _ATOMS_AT_ONCE = 2000
 
 def evaluate(
     frames: Annotated[Path, typer.Argument(help="Structures, in any format of ASE's.")],
-    model: Model,
     output: Output,
+    model: Model = None,
     index: Index = ":",
     energy_key: Annotated[
         str, typer.Option("--energy-key", help="Label: a calculator result or atoms.info.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asenequip.cli.common import Debug, Device, Dtype, Progress, open_calculator, read_frames
+from asenequip.cli.common import Debug, Device, Dtype, Model, Progress, open_calculator, read_frames
 from asenequip.interrupt import Interrupted
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 def md(
     structure: Annotated[Path | None, typer.Argument(help="Start, in any format of ASE's.", show_default=False)] = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="Potential, a .asnq file.", show_default=False)
-    ] = None,
+    model: Model = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Trajectory: .traj, .xyz or .extxyz.", show_default=False),
@@ -77,10 +75,8 @@ def md(
         settings = {"restart": resume, "steps": steps or known["steps"]}
         _run(None, calculator, settings, resume, already=known["step"])
         return
-    if structure is None or model is None or output is None or steps is None:
-        raise ValueError(
-            "A run needs STRUCTURE, --model, --output and --steps; or --resume and the state of another run."
-        )
+    if structure is None or output is None or steps is None:
+        raise ValueError("A run needs STRUCTURE, --output and --steps; or --resume and the state of another run.")
     atoms = read_frames(structure, index)[-1]
     settings = {
         "steps": steps,

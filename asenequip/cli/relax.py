@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 def relax(
     structures: Annotated[Path, typer.Argument(help="Structures, in any format of ASE's.")],
-    model: Model,
     output: Output,
+    model: Model = None,
     index: Index = ":",
     fmax: Annotated[float, typer.Option("--fmax", help="Largest force at the end, eV/Angstrom.")] = 0.01,
     steps: Annotated[int, typer.Option("--steps", help="Steps at most, for each structure.")] = 500,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from configparser import ConfigParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.config import cfg
 from ase.io import read, write
 from typer.testing import CliRunner
 
@@ -136,7 +138,7 @@ def test_cluster_labels_are_the_library_s(small_artifact, tmp_path):
         (("relax", "{frames}", "-m", "{model}", "-o", "{new}", "--cell", "c"), "The 'cell' parameter of relax"),
         (("md", "{frames}", "-m", "{model}", "-o", "run.dcd", "-n", "1"), "The trajectory of a run must end in"),
         (("md", "{frames}", "-m", "{model}", "-o", "{frames}", "-n", "1"), "exists and is not overwritten"),
-        (("md", "{frames}", "-m", "{model}", "-n", "1"), "A run needs STRUCTURE, --model, --output and --steps"),
+        (("md", "{frames}", "-m", "{model}", "-n", "1"), "A run needs STRUCTURE, --output and --steps"),
         (("md", "--resume", "none.restart"), "There is no state to restart from"),
         (("md", "--resume", "{frames}"), "is not an intact state of a run"),
         (("cluster", "{frames}", "-o", "{new}"), "Say how atoms are described"),
@@ -152,6 +154,14 @@ def test_an_error_is_one_sentence_and_exit_code_2(words, sentence, small_artifac
     assert sentence in output
     assert "Traceback" not in output
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_the_potential_may_be_named_in_ase_s_configuration(small_artifact, frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(cfg, "parser", ConfigParser())
+    words = ("evaluate", frames, "--index", "0", "-o", tmp_path / "out.xyz")
+    assert "The 'model' parameter" in run(*words, code=2)
+    cfg.parser.read_dict({"asenequip": {"model": str(small_artifact)}})
+    assert "1 of 1 structures" in run(*words)
 
 
 def test_debug_lets_the_error_through(tmp_path):
