@@ -59,7 +59,7 @@ def labelled(count: int) -> list[Atoms]:
     return out
 
 
-def make_models(folder: Path, l_max: int, compiled: bool) -> tuple[Path, Path | None, Path]:
+def make_models(folder: Path, compiled: bool, frames: list[Atoms], **shape: Any) -> tuple[Path, Path | None, Path]:
     """Checkpoint, AOTInductor model and converted potential; kept in ``folder`` from run to run."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "peer"))
     from peer_training import compile_model, train
@@ -72,13 +72,13 @@ def make_models(folder: Path, l_max: int, compiled: bool) -> tuple[Path, Path | 
         options = {
             "model_dtype": "float32",
             "r_max": 5.0,
-            "l_max": l_max,
             "num_layers": 2,
             "num_scalar_features": 64,
             "num_tensor_features": 32,
             "radial_chemical_embed": {"_target_": "allegro.nn.TwoBodyBesselScalarEmbed"},
+            **shape,
         }
-        train(folder, labelled(4), epochs=1, **options)
+        train(folder, frames, epochs=1, **options)
     package: Path | None = checkpoint.with_name("compiled.nequip.pt2")
     if package is not None and not package.is_file():
         package = compile_model(checkpoint) if compiled else None
@@ -241,7 +241,7 @@ def main() -> None:
     one_thread()
     warnings.filterwarnings("ignore")
     models = options.models or Path(tempfile.mkdtemp(prefix="asenequip-bench-"))
-    made = {l: make_models(models / f"l{l}", l, not options.no_aotinductor) for l in options.l_max}
+    made = {l: make_models(models / f"l{l}", not options.no_aotinductor, labelled(4), l_max=l) for l in options.l_max}
     if options.prepare_only:
         return
     machine = hardware()
