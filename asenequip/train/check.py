@@ -9,11 +9,11 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from asenequip.model.derivatives import evaluate_derivatives
 from asenequip.train.config import Config
 from asenequip.train.data import SPLITS, Frame, Sample, collate, load_data
-from asenequip.train.loss import LossFunction, residuals
+from asenequip.train.loss import LossFunction
 from asenequip.train.run import Prepared, prepare
+from asenequip.train.step import eager_step
 
 _NET_FORCE = 0.05
 """eV/Angstrom per atom^(1/2): a larger net force is drift of the reference calculation, or a wrong key."""
@@ -209,14 +209,12 @@ def _estimate(prepared: Prepared) -> str:
     config, model = prepared.config, prepared.model
     largest: list[Sample] = sorted(prepared.samples["train"], key=lambda s: s.graph.num_edges)
     batch = collate(largest[-config.training.batch_size :], prepared.statistics.offsets).to(model.device)
-    loss = LossFunction(config.loss, prepared.species)
+    step = eager_step(model, LossFunction(config.loss, prepared.species))
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        found = residuals(evaluate_derivatives(model, batch.graph, create_graph=True), batch)
-        loss.total(*loss.terms(found, batch)).backward()
+        step(batch)
         times.append(time.perf_counter() - start)
-        model.zero_grad(set_to_none=True)
     steps = config.training.epochs * -(-len(prepared.samples["train"]) // config.training.batch_size)
     minutes = steps * min(times) / 60
     limit = config.training.minutes

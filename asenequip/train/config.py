@@ -189,6 +189,7 @@ class Training(_Strict):
     clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient.")
     early_stopping: PositiveInt | None = Field(default=None, description="Epochs without a better validation loss.")
     valid_every: PositiveInt = Field(default=1, description="Epochs between validations.")
+    compile: bool = Field(default=False, description="Compile the step (needs a C++ compiler or CUDA; takes a minute).")
     checkpoint_seconds: NonNegative = Field(default=20.0, description="Least time between two checkpoints.")
 
 

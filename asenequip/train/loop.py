@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from asenequip.model.allegro import Allegro
-from asenequip.model.derivatives import evaluate_derivatives
 from asenequip.train.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -26,9 +25,10 @@ from asenequip.train.checkpoint import (
 )
 from asenequip.train.config import Config
 from asenequip.train.data import Batch, Sample, collate
-from asenequip.train.loss import LossFunction, residuals
+from asenequip.train.loss import LossFunction
 from asenequip.train.metrics import validate
 from asenequip.train.schedule import MovingAverage, Plateau, learning_rate, make_optimizer
+from asenequip.train.step import Step, batch_residuals, compiled_step, eager_step
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -116,6 +116,7 @@ class Trainer:
         self.average = MovingAverage.of(self.parameters, config.training.ema)
         self.plateau = Plateau()
         self.progress = Progress()
+        self.gradients: Step = eager_step(model, self.loss)
         self._stop = False
         self._saved = time.monotonic()
 
@@ -151,6 +152,21 @@ class Trainer:
                 progress.seconds = time.monotonic() - started
             self.save()
 
+    def compile(self) -> None:
+        """Compile the training step, on the first and the largest batch.
+
+        Raises
+        ------
+        RuntimeError
+            If it cannot be compiled, or gives other gradients; the eager step then stays.
+        """
+        size = self.config.training.batch_size
+        largest = sorted(self.train, key=lambda sample: sample.graph.num_edges)[-size:]
+        batches = [
+            collate(part, self.offsets).to(self.model.device) for part in (self.train[:size], largest[1:] or largest)
+        ]
+        self.gradients = compiled_step(self.model, self.loss, batches)
+
     def fraction(self) -> float:
         """Part of the training that is done, 0-1: by epochs, or by time where that is further on."""
         settings, progress = self.config.training, self.progress
@@ -180,28 +196,27 @@ class Trainer:
         rate = learning_rate(settings, progress.step, self.fraction(), self.plateau)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        found = residuals(evaluate_derivatives(self.model, batch.graph, create_graph=True), batch)
-        sums, weights = self.loss.terms(found, batch)
-        loss = self.loss.total(sums, weights)
-        value = float(loss.detach())
+        result = self.gradients(batch)
+        value = float(result.loss)
         if not math.isfinite(value):
-            raise NonFiniteLossError(self._blame(batch, found.energy, found.forces))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+            raise NonFiniteLossError(self._blame(batch))
+        for parameter, gradient in zip(self.parameters, result.gradients, strict=True):
+            parameter.grad = gradient
         if settings.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
         self.optimizer.step()
         self.average.update(self.parameters, progress.step)
         progress.step += 1
         progress.batch += 1
-        progress.sums = [a + b for a, b in zip(progress.sums, sums.tolist(), strict=True)]
-        progress.weights = [a + b for a, b in zip(progress.weights, weights.tolist(), strict=True)]
+        progress.sums = [a + b for a, b in zip(progress.sums, result.sums.tolist(), strict=True)]
+        progress.weights = [a + b for a, b in zip(progress.weights, result.weights.tolist(), strict=True)]
         self.watch(Event(progress, value, rate, self.fraction()))
 
-    def _blame(self, batch: Batch, energy: torch.Tensor, forces: torch.Tensor) -> str:
+    def _blame(self, batch: Batch) -> str:
         """Which frames of a batch are not finite."""
-        wrong = ~energy.isfinite()
-        wrong[batch.graph.frames[~forces.isfinite().all(dim=1)]] = True
+        found = batch_residuals(self.model, batch, create_graph=False)
+        wrong = ~found.energy.isfinite()
+        wrong[batch.graph.frames[~found.forces.isfinite().all(dim=1)]] = True
         names = [source for source, bad in zip(batch.sources, wrong.tolist(), strict=True) if bad]
         named = ", ".join(names or batch.sources)
         return (

@@ -172,6 +172,8 @@ def train_run(run: RunDirectory, prepared: Prepared, quiet: bool, say: Say) -> P
             run.write_metrics(trainer.progress.rows)
             run.log("resume", step=trainer.progress.step, epoch=trainer.progress.epoch)
             say(f"Resuming at epoch {trainer.progress.epoch}, step {trainer.progress.step}")
+        if config.training.compile:
+            compile_step(trainer, run, say)
         try:
             trainer.run()
         except Interrupted:
@@ -182,6 +184,16 @@ def train_run(run: RunDirectory, prepared: Prepared, quiet: bool, say: Say) -> P
             ) from None
     run.log("trained", seconds=trainer.progress.seconds, step=trainer.progress.step)
     return finish_run(run, prepared, trainer, say)
+
+
+def compile_step(trainer: Trainer, run: RunDirectory, say: Say) -> None:
+    """Compile the training step; where that fails, say so and go on without."""
+    try:
+        trainer.compile()
+        run.log("compiled")
+    except RuntimeError as error:
+        run.log("not compiled", reason=str(error))
+        say(f"{str(error).splitlines()[0]}\nTraining goes on uncompiled: same numbers, slower.")
 
 
 def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say) -> Potential:
