@@ -17,6 +17,10 @@ from asenequip.cluster.multigrid import conjugate_gradients, multigrid
 __all__ = ["BMTISystem", "assemble", "component_means", "edge_weights", "preconditioner", "solve"]
 
 WEIGHTS = ("uncorrelated", "identity", "lsdi")
+LEAST_VARIANCE = 1e-8
+"""Least variance of an edge: points that nearly coincide are as good as joined, and the system stays solvable."""
+ROUNDING = 1e-6
+"""Relative error below which the solver may stop for rounding without a warning."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def edge_weights(graph: Graph, edges: Edges, kind: str = "uncorrelated") -> NDAr
         return _lsdi(graph, edges)
     root = np.sqrt(graph.k_star.astype(np.float64))
     redundancy = np.repeat(root, np.diff(graph.start)) * root[graph.target]
-    return 1.0 / (np.maximum(edges.variance, np.finfo(np.float64).tiny) * redundancy)
+    return 1.0 / (np.maximum(edges.variance, LEAST_VARIANCE) * redundancy)
 
 
 def _lsdi(graph: Graph, edges: Edges) -> NDArray:
@@ -170,7 +174,7 @@ def solve(
     apply = precondition or preconditioner(system)
     b = system.right if right is None else right
     x, iterations, reached = conjugate_gradients(system.matrix, b, start, apply, tolerance, max_iterations)
-    if reached > tolerance:
+    if reached > max(tolerance, ROUNDING):
         warnings.warn(
             f"BMTI stopped after {iterations} iterations at a relative error of {reached:.1e}, above its tolerance "
             f"of {tolerance:.1e}. Loosen the tolerance or allow more iterations.",

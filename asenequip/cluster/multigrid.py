@@ -12,10 +12,10 @@ __all__ = ["conjugate_gradients", "multigrid"]
 
 COARSEST = 600
 """Unknowns below which a level is solved by a dense Cholesky factorisation."""
+PATIENCE = 60
+"""Iterations without progress after which rounding is taken to be reached."""
 DAMPING = 0.66
 """Damping of the Jacobi smoother."""
-OVERCORRECTION = 1.5
-"""Factor on the coarse correction: piecewise constant interpolation makes it too small."""
 
 
 def _strongest_link(matrix: Any) -> NDArray:
@@ -87,7 +87,7 @@ def multigrid(matrix: Any, component: NDArray | None = None) -> Callable[[NDArra
         damping = smooth if residual.ndim == 1 else smooth[:, None]
         correction = damping * residual
         coarse = cycle(level + 1, collect @ (residual - fine @ correction))
-        correction += OVERCORRECTION * (expand @ coarse)
+        correction += expand @ coarse
         correction += damping * (residual - fine @ correction)
         return correction
 
@@ -129,7 +129,9 @@ def conjugate_gradients(
     scale = np.sqrt(np.abs((right * precondition(right)).sum(axis=0)))
     bound = tolerance * np.where(scale > 0, scale, 1.0)
     iterations = 0
-    while iterations < max_iterations and np.any(np.sqrt(np.abs(product)) > bound):
+    error = float(np.max(np.sqrt(np.abs(product)) / bound))
+    best, reached, found = x, error, 0
+    while iterations < max_iterations and error > 1 and iterations - found < PATIENCE:
         image = matrix @ direction
         curvature = (direction * image).sum(axis=0)
         length = np.divide(product, curvature, out=np.zeros_like(product), where=curvature > 0)
@@ -140,5 +142,7 @@ def conjugate_gradients(
         ratio = np.divide(product, previous, out=np.zeros_like(product), where=previous > 0)
         direction = z + ratio * direction
         iterations += 1
-    reached = np.max(np.sqrt(np.abs(product)) / bound) * tolerance if np.size(product) else 0.0
-    return x, iterations, float(reached)
+        error = float(np.max(np.sqrt(np.abs(product)) / bound))
+        if error < reached:
+            best, reached, found = x, error, iterations
+    return best, iterations, reached * tolerance

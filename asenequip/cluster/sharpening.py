@@ -38,7 +38,7 @@ def exponential_slope(shift: NDArray, dimension: float) -> NDArray:
     means = np.zeros_like(slopes)
     with np.errstate(invalid="ignore", divide="ignore"):
         means[1:] = ive(0.5 * dimension + 1, slopes[1:]) / ive(0.5 * dimension, slopes[1:])
-    small = ~np.isfinite(means) | (slopes < 1e-2)
+    small = ~np.isfinite(means) | (means <= 0) | (slopes < 1e-2)
     means[small] = slopes[small] / (dimension + 2)
     # the ratio kappa / mean is smooth and starts at d + 2: interpolate that
     ratio = np.full_like(slopes, dimension + 2.0)

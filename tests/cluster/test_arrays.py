@@ -330,3 +330,12 @@ def test_importing_the_subpackage_loads_nothing_heavy():
     code = "import sys, asenequip.cluster; print(any(m in sys.modules for m in ('torch', 'sklearn', 'scipy')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_approximate_neighbours_measure_their_recall():
+    pytest.importorskip("pynndescent", reason="PyNNDescent is not installed: pip install pynndescent")
+    points = np.random.default_rng(24).normal(size=(2000, 16))
+    found = nearest_neighbours(points, 20, method="approximate")
+    exact = nearest_neighbours(points, 20, method="brute")
+    true = np.mean([len(set(a) & set(b)) / 21 for a, b in zip(found.indices, exact.indices, strict=True)])
+    assert abs(found.recall - true) < 0.02

@@ -198,7 +198,7 @@ def test_wrong_parameters_are_named(options, words):
 
 
 def test_soap_tells_crystals_apart(crystals):
-    pytest.importorskip("dscribe", reason="DScribe is not installed: pip install dscribe")
+    pytest.importorskip("dscribe.descriptors", reason="DScribe is not installed: pip install dscribe")
     frames, truth = crystals
     out = EnvironmentClusters(SOAP(), components=10, density=PAk()).fit_transform(frames)
     assert adjusted_rand_score(truth, np.concatenate([f.arrays["cluster"] for f in out])) > 0.98
