@@ -7,6 +7,7 @@ differentiated any number of times, traced, compiled and exported; gradients tha
 from __future__ import annotations
 
 import ctypes
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,135 +39,193 @@ _GRAIN = 50_000
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Numbers of atoms, edges (0 for the chain form) and channels of one call; they may be symbolic."""
+class Layout:
+    """Where the sizes of a call are found among its operands, worked out once per polynomial.
 
-    atoms: Any
-    edges: Any
-    channels: Any
+    Attributes
+    ----------
+    polynomial : Polynomial
+    on_edges, narrow : bool
+        Whether the form is that of edges; whether edge weights are stored as bfloat16.
+    by_edge, by_atom, by_channel, like : int
+        Positions of operands with the axes z, n, u, and with the type that sums are taken in. The edge form counts its
+        atoms by ``ptr``.
+    """
 
+    polynomial: Polynomial
+    on_edges: bool
+    narrow: bool
+    by_edge: int
+    by_atom: int
+    by_channel: int
+    like: int
 
-def sizes(polynomial: Polynomial, operands: list[Tensor], ptr: Tensor | None) -> Sizes:
-    """Read the sizes off the operands."""
-    pairs = list(zip(operands, polynomial.operands, strict=True))
-    if isinstance(polynomial.form, EdgeForm):
-        edges = next(o.shape[0] for o, kind in pairs if kind != ATOM)
-        channels = next(o.shape[-1] for o, kind in pairs if kind != HARMONICS)
-        return Sizes(ptr.shape[0] - 1 if ptr is not None else 0, edges, channels)
-    return next(Sizes(o.shape[0], 0, o.shape[-1]) for o, kind in pairs if kind != PATHS)
+    def shapes(self, operands: list[Tensor], ptr: Tensor | None) -> list[tuple[Any, ...]]:
+        """Shape of each kind in this call; sizes may be symbolic."""
+        form, channels = self.polynomial.form, operands[self.by_channel].shape[-1]
+        if isinstance(form, EdgeForm):
+            edges, size = operands[self.by_edge].shape[0], len(form.irrep)
+            atoms = ptr.shape[0] - 1 if ptr is not None else 0
+            return [(edges, channels), (edges, form.num_weights, channels), (edges, size), (atoms, size, channels)]
+        atoms = operands[self.by_atom].shape[0]
+        paths, *sizes = form.sizes
+        return [(paths, channels), *((atoms, size, channels) for size in sizes)]
 
-
-def empty_outputs(polynomial: Polynomial, operands: list[Tensor], ptr: Tensor | None) -> list[Tensor]:
-    """Uninitialised contiguous outputs, in the type that sums are taken in (or the edge weights' storage type)."""
-    size, form = sizes(polynomial, operands, ptr), polynomial.form
-    if isinstance(form, EdgeForm):
-        shapes: list[tuple[Any, ...]] = [
-            (size.edges, size.channels),
-            (size.edges, form.num_weights, size.channels),
-            (size.edges, len(form.irrep)),
-            (size.atoms, len(form.irrep), size.channels),
+    def empty(self, shapes: list[tuple[Any, ...]], operands: list[Tensor]) -> list[Tensor]:
+        """Uninitialised contiguous outputs."""
+        like = operands[self.like]
+        return [
+            like.new_empty(shapes[o.kind], dtype=torch.bfloat16 if self.narrow and o.kind == WEIGHTS else like.dtype)
+            for o in self.polynomial.outputs
         ]
-    else:
-        shapes = [(size.atoms, length, size.channels) for length in form.sizes]
-        shapes[PATHS] = (form.sizes[PATHS], size.channels)
-    narrow = isinstance(form, EdgeForm) and form.bfloat16
-    like = next(o for o, kind in zip(operands, polynomial.operands, strict=True) if not narrow or kind != WEIGHTS)
-    return [
-        like.new_empty(shapes[o.kind], dtype=torch.bfloat16 if narrow and o.kind == WEIGHTS else like.dtype)
-        for o in polynomial.outputs
-    ]
+
+    def check(self, shapes: list[tuple[Any, ...]], operands: list[Tensor]) -> None:
+        """Refuse operands whose shape or type would make a kernel read beyond them.
+
+        Raises
+        ------
+        ValueError
+        """
+        names, dtype = ("gwYA", "WGvb")[not self.on_edges], operands[self.like].dtype
+        for operand, kind in zip(operands, self.polynomial.operands, strict=True):
+            wanted = torch.bfloat16 if self.narrow and kind == WEIGHTS else dtype
+            if operand.shape != shapes[kind] or operand.dtype != wanted:
+                raise ValueError(
+                    f"The operand {names[kind]} of a kernel must have shape {shapes[kind]} and type {wanted}. "
+                    f"Got {tuple(operand.shape)} and {operand.dtype} instead.\n"
+                    "All operands must agree in their numbers of atoms, edges and channels."
+                )
+
+    def written(self, outputs: list[Tensor], chunks: int) -> list[Tensor]:
+        """Where a kernel writes: the outputs, with room for one sum per chunk of atoms for those of kind W."""
+        if self.on_edges:
+            return outputs
+        pairs = zip(outputs, self.polynomial.outputs, strict=True)
+        return [t.new_empty(chunks, *t.shape) if o.kind == PATHS else t for t, o in pairs]
+
+    def summed(self, written: list[Tensor]) -> list[Tensor]:
+        """The outputs of what a kernel wrote: sums over chunks, in their order."""
+        if self.on_edges:
+            return written
+        return [t.sum(0) if o.kind == PATHS else t for t, o in zip(written, self.polynomial.outputs, strict=True)]
 
 
-def chunked(polynomial: Polynomial, outputs: list[Tensor], chunks: int) -> list[Tensor]:
-    """Where a kernel writes: the outputs, with room for one sum per chunk of atoms for those of kind W."""
-    if isinstance(polynomial.form, EdgeForm):
-        return outputs
-    return [
-        t.new_empty(chunks, *t.shape) if o.kind == PATHS else t
-        for t, o in zip(outputs, polynomial.outputs, strict=True)
-    ]
+@functools.lru_cache(maxsize=4096)
+def layout(text: str) -> Layout:
+    """The layout of the polynomial written as ``text``."""
+    polynomial = parse(text)
+    kinds, on_edges = polynomial.operands, isinstance(polynomial.form, EdgeForm)
+    narrow = isinstance(polynomial.form, EdgeForm) and polynomial.form.bfloat16
 
+    def first(*without: int) -> int:
+        return next(k for k, kind in enumerate(kinds) if kind not in without)
 
-def summed(polynomial: Polynomial, written: list[Tensor]) -> list[Tensor]:
-    """The outputs of what a kernel wrote: sums over chunks, in their order."""
-    if isinstance(polynomial.form, EdgeForm):
-        return written
-    return [t.sum(0) if o.kind == PATHS else t for t, o in zip(written, polynomial.outputs, strict=True)]
+    return Layout(
+        polynomial,
+        on_edges,
+        narrow,
+        by_edge=first(ATOM) if on_edges else 0,
+        by_atom=0 if on_edges else first(PATHS),
+        by_channel=first(HARMONICS) if on_edges else 0,
+        like=first(WEIGHTS) if narrow else 0,
+    )
 
 
 def _fake(operands: list[Tensor], ptr: Tensor | None, text: str) -> list[Tensor]:
-    return empty_outputs(parse(text), operands, ptr)
-
-
-def _precision(operands: list[Tensor]) -> torch.dtype:
-    return torch.float64 if any(o.dtype == torch.float64 for o in operands) else torch.float32
+    own = layout(text)
+    return own.empty(own.shapes(operands, ptr), operands)
 
 
 def _cpu(operands: list[Tensor], ptr: Tensor | None, text: str) -> list[Tensor]:
-    polynomial = parse(text)
-    outputs = empty_outputs(polynomial, operands, ptr)
-    run = native.load(text, _precision(operands))
+    own = layout(text)
+    run = native.load(text, operands[own.like].dtype)
     if run is None:
-        return evaluate(polynomial, operands, ptr)
-    size = sizes(polynomial, operands, ptr)
-    length = size.edges if ptr is not None else max(1, -(-size.atoms // _CHUNKS))
-    written = chunked(polynomial, outputs, -(-size.atoms // length) if ptr is None else 0)
+        return evaluate(own.polynomial, operands, ptr)
+    shapes = own.shapes(operands, ptr)
+    own.check(shapes, operands)
     operands = [o.contiguous() for o in operands]
-    ptr = None if ptr is None else ptr.contiguous()
-    work = sum(t.numel() for t in operands) + sum(t.numel() for t in outputs)
+    outputs = own.empty(shapes, operands)
+    atoms, _, channels = shapes[ATOM]
+    work = sum([t.numel() for t in operands]) + sum([t.numel() for t in outputs])
     threads = max(1, min(torch.get_num_threads(), work // _GRAIN))
-    address = None if ptr is None else ptr.data_ptr()
-    if run(_addresses(operands), _addresses(written), address, size.atoms, length, size.channels, threads) != 0:
+    if ptr is None:
+        length = max(1, -(-atoms // _CHUNKS))
+        written = own.written(outputs, -(-atoms // length))
+        run(_addresses(operands), _addresses(written), None, atoms, length, channels, threads)
+        return own.summed(written)
+    ptr, edges = ptr.contiguous(), shapes[HARMONICS][0]
+    if run(_addresses(operands), _addresses(outputs), ptr.data_ptr(), atoms, edges, channels, threads) != 0:
         raise ValueError(
-            f"The 'ptr' parameter must run from 0 to the number of edges, {size.edges}. Got {ptr} instead.\n"
+            f"The 'ptr' parameter must run from 0 to the number of edges, {edges}. Got {ptr} instead.\n"
             "Sort the edges by centre and count them per atom."
         )
-    return summed(polynomial, written)
+    return outputs
 
 
 def _cuda(operands: list[Tensor], ptr: Tensor | None, text: str) -> list[Tensor]:
-    polynomial = parse(text)
-    outputs = empty_outputs(polynomial, operands, ptr)
-    launch = cuda.load(text, _precision(operands), operands[0].device.index)
+    own = layout(text)
+    launch = cuda.load(text, operands[own.like].dtype, operands[0].device.index)
     if launch is None:
-        return evaluate(polynomial, operands, ptr)
-    size = sizes(polynomial, operands, ptr)
-    reduces = ptr is None and any(o.kind == PATHS for o in polynomial.outputs)
-    length = max(1, -(-size.atoms // _CUDA_CHUNKS)) if reduces else 1
-    written = chunked(polynomial, outputs, -(-size.atoms // length))
+        return evaluate(own.polynomial, operands, ptr)
+    shapes = own.shapes(operands, ptr)
+    own.check(shapes, operands)
     operands = [o.contiguous() for o in operands]
     ptr = None if ptr is None else ptr.contiguous()
-    launch(operands, written, ptr, size.atoms, length, size.channels)
-    return summed(polynomial, written)
+    atoms, _, channels = shapes[ATOM]
+    reduces = ptr is None and any(o.kind == PATHS for o in own.polynomial.outputs)
+    length = max(1, -(-atoms // _CUDA_CHUNKS)) if reduces else 1
+    written = own.written(own.empty(shapes, operands), -(-atoms // length))
+    launch(operands, written, ptr, atoms, length, channels)
+    return own.summed(written)
 
 
 def _addresses(tensors: list[Tensor]) -> Any:
     return (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors])
 
 
-def _setup_context(ctx: Any, inputs: tuple[list[Tensor], Tensor | None, str], output: list[Tensor]) -> None:
-    operands, ptr, text = inputs
-    ctx.set_materialize_grads(False)
-    ctx.text, ctx.count, ctx.edges = text, len(operands), ptr is not None
-    ctx.save_for_backward(*operands, *([ptr] if ptr is not None else []))
+@functools.lru_cache(maxsize=4096)
+def _gradient(
+    text: str, given: tuple[bool, ...], wanted: tuple[bool, ...]
+) -> tuple[str, tuple[int, ...], tuple[int, ...]] | None:
+    """Text, sources and targets of a derivative (see `polynomial.Derivative`)."""
+    found = differentiate(parse(text), given, wanted)
+    return None if found is None else (found.polynomial.text, found.sources, found.targets)
 
 
-def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[list[Tensor | None], None, None]:
-    saved = list(ctx.saved_tensors)
-    ptr = saved.pop() if ctx.edges else None
-    results: list[Tensor | None] = [None] * ctx.count
-    given = tuple(g is not None for g in grads)
-    derivative = differentiate(parse(ctx.text), given, tuple(ctx.needs_input_grad[0]))
-    if derivative is not None:
-        sources = [*saved, *grads]
-        operands = [sources[k] for k in derivative.sources]
-        values = torch.ops.asenequip.polynomial(operands, ptr, derivative.polynomial.text)
-        for target, value in zip(derivative.targets, values, strict=True):
-            results[target] = value
-    return results, None, None
+class _Differentiable(torch.autograd.Function):
+    """The operator with its gradient, which is the operator again."""
+
+    @staticmethod
+    def forward(ctx: Any, text: str, ptr: Tensor | None, *operands: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.text = text
+        ctx.save_for_backward(ptr, *operands)
+        with torch._C._AutoDispatchBelowAutograd():
+            return tuple(torch.ops.asenequip.polynomial(list(operands), ptr, text))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        ptr, *operands = ctx.saved_tensors
+        results: list[Tensor | None] = [None] * (2 + len(operands))
+        found = _gradient(ctx.text, tuple(g is not None for g in grads), tuple(ctx.needs_input_grad[2:]))
+        if found is not None:
+            text, sources, targets = found
+            known = [*operands, *grads]
+            values = torch.ops.asenequip.polynomial([known[k] for k in sources], ptr, text)
+            for target, value in zip(targets, values, strict=True):
+                results[2 + target] = value
+        return tuple(results)
+
+
+def _autograd(operands: list[Tensor], ptr: Tensor | None, text: str) -> list[Tensor]:
+    # torch.library.register_autograd does the same and costs several times more per call, for lists of tensors.
+    if torch.is_grad_enabled() and any(t.requires_grad for t in operands):
+        return list(_Differentiable.apply(text, ptr, *operands))
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.asenequip.polynomial(operands, ptr, text)
 
 
 _library.impl("polynomial", _cpu, "CPU")
 _library.impl("polynomial", _cuda, "CUDA")
+_library.impl("polynomial", _autograd, "Autograd")
 torch.library.register_fake("asenequip::polynomial", _fake, lib=_library)
-torch.library.register_autograd("asenequip::polynomial", _backward, setup_context=_setup_context, lib=_library)

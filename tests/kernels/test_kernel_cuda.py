@@ -16,7 +16,7 @@ from asenequip.kernels import cuda, native, nvrtc
 from asenequip.kernels import polynomial as forms
 from asenequip.kernels.evaluate import evaluate
 from asenequip.kernels.generate import DOUBLE, SINGLE, cuda_source
-from asenequip.kernels.library import chunked, empty_outputs, summed
+from asenequip.kernels.library import layout
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 TOLERANCE = 1e-12
@@ -95,7 +95,8 @@ def test_kernels_use_no_atomics_and_64_bit_offsets():
 
 def _emulate(polynomial, operands, ptr, channels, folder):
     """Outputs of the CUDA text for one polynomial, run by host threads."""
-    outputs = empty_outputs(polynomial, operands, ptr)
+    own = layout(polynomial.text)
+    outputs = own.empty(own.shapes(operands, ptr), operands)
     edges = ptr is not None
     atoms = (
         ptr.shape[0] - 1
@@ -104,7 +105,7 @@ def _emulate(polynomial, operands, ptr, channels, folder):
     )
     length = 2
     grid, block = cuda.edge_grid(atoms, channels) if edges else cuda.chain_grid(-(-atoms // length), channels)
-    written = chunked(polynomial, outputs, -(-atoms // length))
+    written = own.written(outputs, -(-atoms // length))
     kinds = [*polynomial.operands, *(o.kind for o in polynomial.outputs)]
     narrow = edges and polynomial.form.bfloat16
     pointers = ", ".join(
@@ -132,7 +133,7 @@ def _emulate(polynomial, operands, ptr, channels, folder):
     addresses = (ctypes.c_void_p * len(kinds))(*[t.data_ptr() for t in (*operands, *written)])
     if 0 not in grid:
         launch(addresses, ptr.data_ptr() if edges else None, length, atoms, channels, grid[0], *block[:2])
-    return summed(polynomial, written)
+    return own.summed(written)
 
 
 def _case(polynomial, channels, seed, counts):

@@ -192,6 +192,20 @@ def test_ptr_that_misses_edges_is_refused():
         ops.env_sum(x.weights.detach(), x.harmonics.detach(), x.irrep, ptr, x.centers)
 
 
+@pytest.mark.parametrize("spoiled", ["fewer atoms", "fewer channels", "fewer edges"])
+def test_operands_that_disagree_are_refused(spoiled):
+    x = cases.operands(1, 8, seed=9)
+    weights, harmonics, atom = x.weights.detach(), x.harmonics.detach(), x.atom.detach()
+    if spoiled == "fewer atoms":
+        atom = atom[:-1]
+    elif spoiled == "fewer channels":
+        atom = atom[..., :-1]
+    else:
+        harmonics = harmonics[:-1]
+    with ops.use_backend("native"), pytest.raises(ValueError, match=r"operand \w of a kernel must have shape"):
+        ops.edge_dot(weights, harmonics, atom, *x.edges)
+
+
 def test_backend_must_be_a_known_name():
     with pytest.raises(ValueError, match=r"'name' parameter of use_backend must be one of .* Got 'fast' instead"):
         ops.use_backend("fast").__enter__()
