@@ -164,6 +164,13 @@ def test_pressure_of_atoms_that_do_not_meet_is_the_ideal_gas_s(tmp_path):
     assert row["pressure_GPa"] == pytest.approx(ideal, rel=1e-12)
 
 
+@pytest.mark.parametrize("kind", RUNS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_a_step_costs_one_evaluation(kind, tmp_path):
+    calculator = Broken(0.0, after=10**9)
+    run_md(copper(), calculator, steps=12, interval=5, trajectory=tmp_path / "a.traj", log=tmp_path / "a.csv", **kind)
+    assert calculator.count == 13  # the start is one more
+
+
 def test_input_atoms_are_left_alone():
     atoms = copper()
     before = phase_space(atoms).copy()
