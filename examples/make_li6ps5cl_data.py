@@ -7,6 +7,8 @@ energy, forces and stress.
     python examples/make_li6ps5cl_data.py run parts/                        # one part per trajectory; again: resume
     python examples/make_li6ps5cl_data.py gather parts/ li6ps5cl.extxyz.gz  # join the finished parts
 
+The file shipped with the package is the first eleven trajectories: `run parts/ --trajectories 11`.
+
 Nothing is overwritten: finished trajectories are skipped, and `gather` refuses an output file that exists.
 
 Method: GFN1-xTB (S. Grimme, C. Bannwarth, P. Shushkov, J. Chem. Theory Comput. 13, 1989 (2017), doi
@@ -323,7 +325,7 @@ def is_finished(plan: Trajectory, folder: Path) -> bool:
     if not path.exists():
         return False
     part = list(iread(path, index=":", format="extxyz"))
-    found = (part[0].info["temperature"], part[0].info["strain"], len(part), part[0].info["step"])
+    found = (float(part[0].info["temperature"]), part[0].info["strain"], len(part), int(part[0].info["step"]))
     if found != (plan.temperature, plan.strain, plan.frames, plan.stride):
         raise typer.BadParameter(
             f"The 'folder' parameter of run must hold parts of one plan only. Got {path} with temperature, strain, "
