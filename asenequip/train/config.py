@@ -143,7 +143,7 @@ class Model(_Strict):
     scales_trainable: bool = False
     shifts_trainable: bool = False
     pair: Pair | None = None
-    energy_shifts: Literal["auto", "isolated", "least_squares"] | dict[str, float] = Field(
+    energy_shifts: Literal["auto", "isolated", "least_squares", "keep"] | dict[str, float] = Field(
         default="auto",
         description="auto: isolated atoms where the data hold one of each species, else least squares; or eV.",
     )
@@ -186,6 +186,7 @@ class Training(_Strict):
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.99, description="Decay of the moving average of weights; 0: none."
     )
+    freeze: list[str] = Field(default=[], description="Parts held fixed, such as two_body, track, readout.")
     clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient.")
     early_stopping: PositiveInt | None = Field(default=None, description="Epochs without a better validation loss.")
     valid_every: PositiveInt = Field(default=1, description="Epochs between validations.")
@@ -200,6 +201,7 @@ class Config(_Strict):
     model: Model = Model()
     loss: Loss = Loss()
     training: Training = Training()
+    start: str | None = Field(default=None, description="A model.asnq to go on from; new species are added to it.")
     output: str = Field(
         default="runs/potential", description="Run directory; a number is added where it exists already."
     )

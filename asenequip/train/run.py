@@ -15,6 +15,7 @@ from asenequip.artifact import Potential, load_artifact, save_artifact
 from asenequip.model.allegro import Allegro
 from asenequip.train.config import Config, ConfigError, make_spec, parse_config
 from asenequip.train.data import SPLITS, Frame, Sample, load_data, make_samples, species_of
+from asenequip.train.finetune import adopt_model, extend_species, freeze, load_start, shift_to_data
 from asenequip.train.loop import Interrupted, Trainer
 from asenequip.train.metrics import predict
 from asenequip.train.progress import live
@@ -101,19 +102,36 @@ def prepare(config: Config, frames: Mapping[str, Sequence[Frame]]) -> Prepared:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    start = load_start(config.start) if config.start is not None else None
+    if start is not None:
+        config = adopt_model(config, start.spec)
     everything = [frame for part in frames.values() for frame in part]
     species = config.model.species or species_of(everything)
-    cutoffs = np.array(make_spec(config.model, species, [1.0] * len(species)).cutoff_table())
+    if start is not None:
+        species = [*start.spec.type_names, *(name for name in species if name not in start.spec.type_names)]
+    cutoffs = _cutoffs(config, species, start)
     samples = {name: make_samples(frames[name], species, cutoffs) for name in SPLITS}
     own = [dataset.own_shifts for dataset in config.data.train] or [False]
     statistics = gather_statistics(config.model, species, samples["train"], frames["isolated"], own)
-    spec = make_spec(config.model, species, statistics.neighbors.tolist())
-    model = Allegro(spec, seed=config.seed)
-    with torch.no_grad():
-        model.scales.copy_(torch.from_numpy(statistics.scales))
-        model.shifts.copy_(torch.from_numpy(statistics.shifts))
+    if start is not None:
+        model = extend_species(start, species, statistics.neighbors.tolist(), config.seed)
+        if config.model.energy_shifts != "keep":
+            shift_to_data(model, samples["train"], statistics.offsets)
+    else:
+        model = Allegro(make_spec(config.model, species, statistics.neighbors.tolist()), seed=config.seed)
+        with torch.no_grad():
+            model.scales.copy_(torch.from_numpy(statistics.scales))
+            model.shifts.copy_(torch.from_numpy(statistics.shifts))
+    freeze(model, config.training.freeze)
     model = model.to(getattr(torch, config.dtype)).to(pick_device(config.device))
     return Prepared(config, tuple(species), samples, statistics, model)
+
+
+def _cutoffs(config: Config, species: Sequence[str], start: Allegro | None) -> np.ndarray:
+    """Cutoff of each ordered pair of types, (T, T), Angstrom."""
+    if start is None:
+        return np.array(make_spec(config.model, species, [1.0] * len(species)).cutoff_table())
+    return np.array(extend_species(start, species, [1.0] * len(species), 0).spec.cutoff_table())
 
 
 def describe(prepared: Prepared, run: RunDirectory) -> str:

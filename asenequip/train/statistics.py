@@ -117,7 +117,7 @@ def energy_shifts(
     ConfigError
         If an energy of a species is needed and not there.
     """
-    wanted = model.energy_shifts
+    wanted = "auto" if model.energy_shifts == "keep" else model.energy_shifts
     given = wanted if isinstance(wanted, dict) else isolated_shifts(isolated, species)
     missing = [name for name in species if name not in given]
     if isinstance(wanted, dict) or wanted == "isolated" or (wanted == "auto" and not missing):
