@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from asenequip.cluster._checks import as_points, check
 from asenequip.cluster.estimators import BMTI, _Density, _nearest
-from asenequip.cluster.landscape import new_points
+from asenequip.cluster.landscape import new_points, predict_log_density
 from asenequip.cluster.peaks import Peaks, dendrogram_linkage, density_peaks, first_labelled
 
 __all__ = ["DensityPeaks"]
@@ -120,11 +120,13 @@ class DensityPeaks(ClusterMixin, BaseEstimator):
         check_is_fitted(self, "peaks_")
         points = as_points(X, "DensityPeaks", features=self.n_features_in_)
         landscape = self.density_.landscape_
-        value, error = self.density_.predict_log_density(points)
         if landscape.neighbourhoods is None:
+            value, error = self.density_.predict_log_density(points)
             labels = self.peaks_.labels[_nearest(points, landscape)[1]]
         else:
-            neighbours, _, twin = new_points(landscape, points)
+            found = new_points(landscape, points)
+            value, error = predict_log_density(landscape, points, self.density_._kind, found)
+            neighbours, _, twin = found
             level = landscape.log_density - landscape.error
             parent = first_labelled(-level, -(value - error), neighbours.indices[:, 1:])
             parent = np.where(parent < 0, neighbours.indices[:, 1], parent)

@@ -265,14 +265,16 @@ def new_points(landscape: Landscape, queries: NDArray) -> tuple[Neighbours, NDAr
     return Neighbours(distances, indices), k, np.where(same, index[:, 0], -1)
 
 
-def predict_log_density(landscape: Landscape, queries: NDArray, kind: str) -> tuple[NDArray, NDArray]:
+def predict_log_density(
+    landscape: Landscape, queries: NDArray, kind: str, found: tuple[Neighbours, NDArray, NDArray] | None = None
+) -> tuple[NDArray, NDArray]:
     """Estimate the log density and its error at new points, as `kind` of estimate ("knn", "pak", "bmti") does.
 
     For BMTI each neighbour j predicts ln rho_j + (g + g_j) . (x - x_j) / 2 with the gradient g interpolated from the
     neighbours; predictions are averaged with weights 1 / r_j^2, so that at a point of the fit its value is returned.
     """
     hood = landscape.hood()
-    neighbours, k, twin = new_points(landscape, queries)
+    neighbours, k, twin = found or new_points(landscape, queries)
     rows = np.arange(len(queries))
     if kind == "knn":
         radii = neighbours.distances[rows, k]
