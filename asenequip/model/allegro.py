@@ -11,6 +11,7 @@ from asenequip.graph import Graph
 from asenequip.model.angular import spherical_harmonics
 from asenequip.model.mlp import MLP
 from asenequip.model.pair import pair_potential
+from asenequip.model.precision import KeepsFloat64
 from asenequip.model.radial import radial_embedding
 from asenequip.model.spec import AllegroSpec
 from asenequip.model.track import TensorTrack
@@ -46,7 +47,7 @@ class EdgeContext:
     ptr: Tensor
 
 
-class Allegro(nn.Module):
+class Allegro(KeepsFloat64):
     """An Allegro potential: edge vectors and types -> energies of atoms.
 
     Parameters are created in float64 from ``seed``; ``model.to(torch.float32)`` sets the network's precision, while
@@ -64,6 +65,7 @@ class Allegro(nn.Module):
         E_n = scale_t / sqrt(2 Nbar_t) sum_z e_z + shift_t, eV.
     """
 
+    float64 = ("scales", "shifts", "inverse_cutoffs", "inverse_norm")
     inverse_cutoffs: Tensor
     inverse_norm: Tensor
 
@@ -95,16 +97,6 @@ class Allegro(nn.Module):
         self.register_buffer("inverse_cutoffs", 1.0 / cutoffs, persistent=False)
         neighbors = torch.tensor(spec.avg_num_neighbors, dtype=torch.float64)
         self.register_buffer("inverse_norm", neighbors.rsqrt(), persistent=False)
-
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
-        """Move as any module does, but keep the per-type energy tables and geometry constants in float64."""
-        kept = ("scales", "shifts", "inverse_cutoffs", "inverse_norm")
-        before = {name: getattr(self, name).detach().clone() for name in kept}
-        super()._apply(fn, recurse)
-        for name, value in before.items():
-            tensor = getattr(self, name)
-            tensor.data = value.to(device=tensor.device)
-        return self
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,10 +147,9 @@ class Allegro(nn.Module):
         ModelOutput
         """
         edges = EdgeContext(types, types.index_select(0, centers), neighbor_types, centers, ptr)
-        geometry = vectors.to(self.dtype)
-        distances = torch.linalg.vector_norm(geometry, dim=-1)
-        x = distances * self.inverse_cutoffs.to(self.dtype)[edges.center_types, neighbor_types]
-        harmonics = spherical_harmonics(geometry / distances.unsqueeze(-1), self.spec.l_max)
+        distances = torch.linalg.vector_norm(vectors, dim=-1)
+        x = distances * self.inverse_cutoffs[edges.center_types, neighbor_types]
+        harmonics = spherical_harmonics(vectors / distances.unsqueeze(-1), self.spec.l_max).to(self.dtype)
         scalars = self._scalar_track(edges, x, harmonics)
         edge_energies = self.readout(*scalars).squeeze(-1)
         total = torch.zeros(types.shape[0], dtype=torch.float64, device=vectors.device)
@@ -167,14 +158,15 @@ class Allegro(nn.Module):
         energies = factor[types] * total + self.shifts[types]
         if self.pair is not None:
             pair = self.pair(distances, x, edges.center_types, neighbor_types)
-            energies = energies.index_add(0, centers, pair.to(torch.float64))
+            energies = energies.index_add(0, centers, pair)
         return ModelOutput(energies, edge_energies, torch.cat(scalars, dim=-1))
 
     def _scalar_track(self, edges: EdgeContext, x: Tensor, harmonics: Tensor) -> list[Tensor]:
         """Scalars s_0 .. s_L, each (z, S)."""
         spec, track = self.spec, self.track
         channels, ptr, centers = spec.num_tensor_features, edges.ptr, edges.centers
-        two_body = self.two_body(self.radial(x, edges.center_types, edges.neighbor_types))
+        radial = self.radial(x, edges.center_types, edges.neighbor_types)
+        two_body = self.two_body(radial.to(self.dtype))
         embedding = self.embed(two_body).unflatten(-1, (-1, channels))
         split = [spec.num_scalar_features, spec.num_env_weights]
         first, weights = self.project(two_body).split(split, dim=-1)

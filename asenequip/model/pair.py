@@ -6,6 +6,7 @@ import torch
 from ase.data import atomic_numbers
 from torch import Tensor, nn
 
+from asenequip.model.precision import KeepsFloat64
 from asenequip.model.radial import envelope
 from asenequip.model.spec import AllegroSpec, PairSpec
 
@@ -13,12 +14,13 @@ COULOMB = 14.399645
 """e^2 / (4 pi epsilon_0), eV Angstrom."""
 
 
-class ZBL(nn.Module):
+class ZBL(KeepsFloat64):
     """Screened nuclear repulsion of Ziegler, Biersack and Littmark (1985): 1/2 k Z_c Z_n / d psi(d / a) f(x).
 
     a = 0.46850 / (Z_c^0.23 + Z_n^0.23) Angstrom; psi is the universal screening function; f the polynomial envelope.
     """
 
+    float64 = ("numbers",)
     numbers: Tensor
     _AMPLITUDE = (0.02817, 0.28022, 0.50986, 0.18175)
     _DECAY = (0.20162, 0.40290, 0.94229, 3.19980)
@@ -37,7 +39,7 @@ class ZBL(nn.Module):
         return 0.5 * COULOMB * z_c * z_n / distances * screening * envelope(x, self.exponent)
 
 
-class LennardJones(nn.Module):
+class LennardJones(KeepsFloat64):
     """Lennard-Jones and related forms; sigma, epsilon, delta are (T, T) tables, symmetric, the upper half counts.
 
     With s = (sigma / (d - delta))^exponent, per directed edge and times the envelope:
@@ -47,6 +49,7 @@ class LennardJones(nn.Module):
     it unfit for new potentials (a smooth repulsion: "zbl" or "repulsive").
     """
 
+    float64 = ("sigma", "epsilon", "delta")
     sigma: Tensor
     epsilon: Tensor
     delta: Tensor

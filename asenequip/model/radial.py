@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asenequip.model.mlp import MLP, normal, uniform
+from asenequip.model.precision import KeepsFloat64
 from asenequip.model.spec import AllegroSpec
 
 
@@ -33,11 +34,13 @@ def envelope(x: Tensor, p: int) -> Tensor:
     return torch.clamp(1 - x, min=0) ** 3 * total
 
 
-class BesselEmbedding(nn.Module):
+class BesselEmbedding(KeepsFloat64):
     """Bessel functions times envelope, projected, times the embeddings of the two types.
 
     ``h0 = [Emb_c(t_c) || Emb_n(t_n)] * (b f) W_b / sqrt(num_bessels)``, ``b_m = sin(w_m pi x) / (pi x)``.
     """
+
+    float64 = ("frequencies",)
 
     def __init__(self, spec: AllegroSpec, generator: torch.Generator | None) -> None:
         super().__init__()
@@ -49,17 +52,18 @@ class BesselEmbedding(nn.Module):
         self.center, self.neighbor = (normal((spec.num_types, half), generator) for _ in range(2))
 
     def forward(self, x: Tensor, center_types: Tensor, neighbor_types: Tensor) -> Tensor:
-        """Reduced distances (z,) and types (z,), (z,) -> (z, embedding_dim)."""
+        """Reduced distances (z,) float64 and types (z,), (z,) -> (z, embedding_dim) in the network's precision."""
         x = x.unsqueeze(-1)
-        bessel = torch.sinc(x * self.frequencies) * self.frequencies
-        basis = self.basis(bessel * envelope(x, self.exponent))
+        bessel = torch.sinc(x * self.frequencies) * self.frequencies * envelope(x, self.exponent)
+        basis = self.basis(bessel.to(self.center.dtype))
         types = torch.cat([self.center[center_types], self.neighbor[neighbor_types]], dim=-1)
         return types * basis
 
 
-class SplineEmbedding(nn.Module):
+class SplineEmbedding(KeepsFloat64):
     """A spline per ordered pair of types: ``h0 = sum_g W_g B_g(x)`` B_g squared raised cosines."""
 
+    float64 = ("lower", "coefficients")
     lower: Tensor
 
     def __init__(self, spec: AllegroSpec, generator: torch.Generator | None) -> None:
@@ -72,8 +76,8 @@ class SplineEmbedding(nn.Module):
         self.coefficients = uniform((spec.num_types**2, spec.embedding_dim, spec.num_splines), bound, generator)
 
     def forward(self, x: Tensor, center_types: Tensor, neighbor_types: Tensor) -> Tensor:
-        """Reduced distances (z,) and types (z,), (z,) -> (z, embedding_dim)."""
-        lower = self.lower.to(x.dtype)
+        """Reduced distances (z,) and types (z,), (z,) -> (z, embedding_dim), all float64."""
+        lower = self.lower
         reach = torch.minimum(torch.maximum(x.unsqueeze(-1), lower), lower + self.width) - lower
         basis = 0.25 * (1 - torch.cos(reach * (2 * math.pi / self.width))) ** 2
         coefficients = self.coefficients[center_types * self.num_types + neighbor_types]
