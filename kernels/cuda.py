@@ -48,27 +48,29 @@ def wheel_problem(installed: list[str], cuda: str | None) -> str | None:
     return None
 
 
+def problem() -> str | None:
+    """What keeps CUDA kernels from running in this environment, with the command that mends it; or None."""
+    installed = []
+    for name in ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-cuda14x"):
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        installed.append(name)
+    return wheel_problem(installed, torch.version.cuda)
+
+
 @functools.lru_cache(maxsize=1)
 def available() -> bool:
-    """Whether CuPy fits torch; says once what is wrong if not."""
-    names = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-cuda14x")
-    installed = [name for name in names if _installed(name)]
-    problem = wheel_problem(installed, torch.version.cuda)
-    if problem is not None:
+    """Whether CUDA kernels can run; says once what is wrong if not."""
+    found = problem()
+    if found is not None:
         warnings.warn(
-            f"The tensor track runs in plain torch operations on the GPU: same numbers, slower. {problem}",
+            f"The tensor track runs in plain torch operations on the GPU: same numbers, slower. {found}",
             RuntimeWarning,
             stacklevel=2,
         )
-    return problem is None
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    return found is None
 
 
 @functools.lru_cache(maxsize=4096)
