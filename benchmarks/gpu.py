@@ -1,9 +1,9 @@
 """Check and time every kernel on a GPU in one call: ``python benchmarks/gpu.py``.
 
-Checks: each kernel of a model, to its double backward, against plain float64 operations; the same bits when run twice, on
-another stream and from a CUDA graph. Times: each primitive beside the time that its bytes take at the bandwidth measured
-for a copy, and the whole track (scalars, and the gradients that forces need) beside plain torch. ``--sanitize`` runs the
-checks once more under compute-sanitizer. Everything is written to ``benchmarks/results/gpu.json``.
+Checks: each kernel of a model, to its double backward, against plain float64 operations; the same bits when run twice,
+on another stream and from a CUDA graph. Times: each primitive beside the time that its bytes take at the bandwidth
+measured for a copy, and the whole track (scalars, and the gradients that forces need) beside plain torch operations.
+``--sanitize`` repeats the checks under compute-sanitizer. Everything is written to ``benchmarks/results/gpu.json``.
 """
 
 from __future__ import annotations
