@@ -208,12 +208,13 @@ def _estimate(prepared: Prepared) -> str:
     """Time of a step and of the whole training, measured on the largest batch."""
     config, model = prepared.config, prepared.model
     largest: list[Sample] = sorted(prepared.samples["train"], key=lambda s: s.graph.num_edges)
-    batch = collate(largest[-config.training.batch_size :], prepared.statistics.offsets).to(model.device)
-    step = eager_step(model, LossFunction(config.loss, prepared.species))
+    chosen, loss = largest[-config.training.batch_size :], LossFunction(config.loss, prepared.species)
+    batch = collate(chosen, prepared.statistics.offsets).to(model.device)
+    step, divisors = eager_step(model, loss), loss.divisors(chosen).to(model.device)
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        step(batch)
+        step(batch, divisors)
         times.append(time.perf_counter() - start)
     steps = config.training.epochs * -(-len(prepared.samples["train"]) // config.training.batch_size)
     minutes = steps * min(times) / 60

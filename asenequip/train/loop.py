@@ -25,6 +25,7 @@ from asenequip.train.checkpoint import (
 )
 from asenequip.train.config import Config
 from asenequip.train.data import Batch, Sample, collate
+from asenequip.train.distributed import Team
 from asenequip.train.loss import LossFunction
 from asenequip.train.metrics import validate
 from asenequip.train.schedule import MovingAverage, Plateau, learning_rate, make_optimizer
@@ -95,6 +96,8 @@ class Trainer:
         Checkpoints go here.
     watch : callable, optional
         Gets an `Event` after each step and each epoch.
+    team : Team
+        The processes that share each batch.
     """
 
     def __init__(
@@ -106,9 +109,10 @@ class Trainer:
         offsets: np.ndarray,
         folder: Path,
         watch: Callable[[Event], None] | None = None,
+        team: Team = Team(),  # noqa: B008 (immutable)
     ) -> None:
         self.model, self.config, self.folder = model, config, folder
-        self.train, self.valid, self.offsets = train, valid, offsets
+        self.train, self.valid, self.offsets, self.team = train, valid, offsets, team
         self.watch = watch or (lambda event: None)
         self.loss = LossFunction(config.loss, model.spec.type_names)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -139,9 +143,8 @@ class Trainer:
         with self._signals():
             started = time.monotonic() - progress.seconds
             while progress.epoch < settings.epochs and not self._out_of_time() and not self._stale():
-                for batch in self._epoch_batches(progress.epoch, progress.batch):
-                    self._step(batch)
-                    progress.seconds = time.monotonic() - started
+                for chosen in self._epoch_batches(progress.epoch, progress.batch):
+                    self._step(chosen, started)
                     if self._out_of_time():
                         break
                     if self._stop or self._due():
@@ -149,7 +152,6 @@ class Trainer:
                         if self._stop:
                             raise Interrupted
                 self._finish_epoch()
-                progress.seconds = time.monotonic() - started
             self.save()
 
     def compile(self) -> None:
@@ -162,8 +164,10 @@ class Trainer:
         """
         size = self.config.training.batch_size
         largest = sorted(self.train, key=lambda sample: sample.graph.num_edges)[-size:]
+        device = self.model.device
         batches = [
-            collate(part, self.offsets).to(self.model.device) for part in (self.train[:size], largest[1:] or largest)
+            (collate(part, self.offsets).to(device), self.loss.divisors(part).to(device))
+            for part in (self.train[:size], largest[1:] or largest)
         ]
         self.gradients = compiled_step(self.model, self.loss, batches)
 
@@ -183,37 +187,62 @@ class Trainer:
         patience = self.config.training.early_stopping
         return patience is not None and self.progress.epoch - self.progress.best_epoch > patience
 
-    def _epoch_batches(self, epoch: int, skip: int) -> Iterator[Batch]:
+    def _epoch_batches(self, epoch: int, skip: int) -> Iterator[list[Sample]]:
         """Batches of an epoch from number ``skip`` on; the order depends on the seed and the epoch alone."""
         size = self.config.training.batch_size
         order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.train))
         for k in range(skip, self.batches_per_epoch):
-            chosen = [self.train[i] for i in order[k * size : (k + 1) * size]]
-            yield collate(chosen, self.offsets).to(self.model.device)
+            yield [self.train[i] for i in order[k * size : (k + 1) * size]]
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, chosen: list[Sample], started: float) -> None:
         settings, progress = self.config.training, self.progress
         rate = learning_rate(settings, progress.step, self.fraction(), self.plateau)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        result = self.gradients(batch)
-        value = float(result.loss)
+        divisors = self.loss.divisors(chosen).to(self.model.device)
+        mine = self.team.share(chosen)
+        batch = collate(mine, self.offsets).to(self.model.device) if mine else None
+        sums, clock = self._all_gradients(batch, divisors, time.monotonic() - started)
+        value = float(self.loss.total(sums, divisors))
         if not math.isfinite(value):
             raise NonFiniteLossError(self._blame(batch))
-        for parameter, gradient in zip(self.parameters, result.gradients, strict=True):
-            parameter.grad = gradient
         if settings.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
         self.optimizer.step()
         self.average.update(self.parameters, progress.step)
         progress.step += 1
         progress.batch += 1
-        progress.sums = [a + b for a, b in zip(progress.sums, result.sums.tolist(), strict=True)]
-        progress.weights = [a + b for a, b in zip(progress.weights, result.weights.tolist(), strict=True)]
+        progress.seconds = clock
+        progress.sums = [a + b for a, b in zip(progress.sums, sums.tolist(), strict=True)]
+        progress.weights = [a + b for a, b in zip(progress.weights, divisors.tolist(), strict=True)]
         self.watch(Event(progress, value, rate, self.fraction()))
 
-    def _blame(self, batch: Batch) -> str:
+    def _all_gradients(self, batch: Batch | None, divisors: torch.Tensor, seconds: float) -> tuple[torch.Tensor, float]:
+        """Gradients of the whole batch into the parameters; its weighted sums (3,), and the leader's clock.
+
+        With several processes everything goes through one all-reduce: sums, clock, wish to stop, gradients.
+        """
+        result = self.gradients(batch, divisors) if batch is not None else None
+        if self.team.size == 1 and result is not None:
+            for parameter, gradient in zip(self.parameters, result.gradients, strict=True):
+                parameter.grad = gradient
+            return result.sums, seconds
+        sizes = [p.numel() for p in self.parameters]
+        flat = torch.zeros(5 + sum(sizes), dtype=torch.float64, device=self.model.device)
+        if result is not None:
+            flat[:3] = result.sums
+            flat[5:] = torch.cat([g.reshape(-1).to(torch.float64) for g in result.gradients])
+        flat[3:5] = torch.tensor([seconds if self.team.leads else 0.0, float(self._stop)])
+        flat = self.team.add(flat)
+        self._stop = bool(flat[4] > 0)
+        for parameter, gradient in zip(self.parameters, flat[5:].split(sizes), strict=True):
+            parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
+        return flat[:3], float(flat[3])
+
+    def _blame(self, batch: Batch | None) -> str:
         """Which frames of a batch are not finite."""
+        if batch is None:
+            return f"The loss is not a number at step {self.progress.step}, on another process."
         found = batch_residuals(self.model, batch, create_graph=False)
         wrong = ~found.energy.isfinite()
         wrong[batch.graph.frames[~found.forces.isfinite().all(dim=1)]] = True
@@ -252,7 +281,7 @@ class Trainer:
         self._swap()
         try:
             size, names = self.config.training.batch_size, self.model.spec.type_names
-            return validate(self.model, samples, self.loss, names, self.offsets, size)
+            return validate(self.model, samples, self.loss, names, self.offsets, size, self.team)
         finally:
             self._swap()
 
@@ -263,18 +292,21 @@ class Trainer:
     def _due(self) -> bool:
         return time.monotonic() - self._saved >= self.config.training.checkpoint_seconds
 
-    def save(self) -> Path:
-        """Write a checkpoint of the whole state."""
+    def save(self) -> None:
+        """Write a checkpoint of the whole state (the leader does)."""
+        self._saved = time.monotonic()
+        if not self.team.leads:
+            return
         packed = pack_optimizer(self.optimizer)
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in enumerate(self.average.weights)}
         tensors |= {f"optimizer.{k}": v for k, v in packed.tensors.items()}
         values = {"progress": vars(self.progress), "plateau": vars(self.plateau), "optimizer": packed.values}
-        path = save_checkpoint(self.folder, "last", self.progress.step, Checkpoint(tensors, values))
-        self._saved = time.monotonic()
-        return path
+        save_checkpoint(self.folder, "last", self.progress.step, Checkpoint(tensors, values))
 
     def _save_best(self) -> None:
+        if not self.team.leads:
+            return
         self._swap()
         try:
             tensors = dict(self.model.state_dict())

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from asenequip.model.derivatives import Derivatives, sum_frames
 from asenequip.train.config import Loss
-from asenequip.train.data import Batch
+from asenequip.train.data import Batch, Sample
 
 STRATA = ((0.1, 1.0), (0.3, 0.7), (1.0, 0.4), (float("inf"), 0.1))
 """Stratified Huber: (norm up to which it holds; factor of delta); large forces turn linear earlier."""
@@ -95,6 +96,18 @@ class LossFunction:
             ]
         )
         return sums, torch.stack([energy_weights.sum(), atom_weights.sum(), virial_weights.sum()])
+
+    def divisors(self, samples: Sequence[Sample]) -> Tensor:
+        """Sums of weights (3,) float64 of samples, as `terms` gives them, from the labels alone."""
+        rows = []
+        for sample in samples:
+            frame, types = sample.frame, sample.graph.types.cpu()
+            labelled = torch.from_numpy(np.isfinite(frame.forces).all(axis=1))
+            has_virial = bool(np.isfinite(frame.stress).all()) and frame.atoms.cell.rank == 3
+            forces = float((self.species_weights[types] * labelled).sum())
+            rows.append([float(np.isfinite(frame.energy)), forces, float(has_virial)])
+            rows[-1] = [frame.weight * value for value in rows[-1]]
+        return torch.tensor(rows, dtype=torch.float64).reshape(-1, 3).sum(dim=0)
 
     def total(self, sums: Tensor, weights: Tensor) -> Tensor:
         """The loss from `terms`."""

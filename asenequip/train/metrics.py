@@ -11,6 +11,7 @@ import torch
 from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import evaluate_derivatives, stress, sum_frames
 from asenequip.train.data import Batch, Sample, collate
+from asenequip.train.distributed import Team
 from asenequip.train.loss import LossFunction, residuals
 
 
@@ -77,6 +78,7 @@ def validate(
     species: Sequence[str],
     offsets: np.ndarray | None = None,
     batch_size: int = 4,
+    team: Team = Team(),  # noqa: B008 (immutable)
 ) -> dict[str, float]:
     """Loss and errors on samples; a quantity without labels is absent.
 
@@ -88,7 +90,7 @@ def validate(
     """
     totals = _Totals(species)
     sums = weights = torch.zeros(3, dtype=torch.float64)
-    for part in batches(samples, batch_size):
+    for part in batches(team.share(samples), batch_size):
         batch = collate(part, offsets).to(model.device)
         found = residuals(evaluate_derivatives(model, batch.graph), batch)
         new_sums, new_weights = loss.terms(found, batch)
@@ -98,7 +100,9 @@ def validate(
         totals.add("energy", found.energy[found.has_energy].detach())
         totals.add("stress", per_volume)
         totals.add_forces(found.forces[found.has_forces].detach(), batch, found.has_forces)
-    return {"loss": float(loss.total(sums, weights)), **totals.errors()}
+    everything = team.add(torch.cat([sums, weights, totals.vector()]).to(model.device)).cpu()
+    totals.set_vector(everything[6:])
+    return {"loss": float(loss.total(everything[:3], everything[3:6])), **totals.errors()}
 
 
 class _Totals:
@@ -106,11 +110,18 @@ class _Totals:
 
     def __init__(self, species: Sequence[str]) -> None:
         self.species = tuple(species)
-        self.sums: dict[str, np.ndarray] = {}
+        names = ["energy", "stress", "forces", *(f"forces_{name}" for name in species)]
+        self.sums = {name: np.zeros(3) for name in names}
+
+    def vector(self) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate(list(self.sums.values())))
+
+    def set_vector(self, values: torch.Tensor) -> None:
+        self.sums = dict(zip(self.sums, values.numpy().reshape(-1, 3), strict=True))
 
     def add(self, name: str, values: torch.Tensor) -> None:
         new = np.array([float(values.abs().sum()), float(values.square().sum()), values.numel()])
-        self.sums[name] = self.sums.get(name, np.zeros(3)) + new
+        self.sums[name] = self.sums[name] + new
 
     def add_forces(self, forces: torch.Tensor, batch: Batch, labelled: torch.Tensor) -> None:
         self.add("forces", forces)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from asenequip.artifact import Potential, load_artifact, save_artifact
 from asenequip.model.allegro import Allegro
 from asenequip.train.config import Config, ConfigError, make_spec, parse_config
 from asenequip.train.data import SPLITS, Frame, Sample, load_data, make_samples, species_of
+from asenequip.train.distributed import Team, join_team
 from asenequip.train.finetune import adopt_model, extend_species, freeze, load_start, shift_to_data
 from asenequip.train.loop import Interrupted, Trainer
 from asenequip.train.metrics import predict
@@ -70,18 +73,22 @@ def fit(
     """
     config = config if isinstance(config, Config) else parse_config(config)
     say: Say = (lambda text: None) if quiet else print
+    team = join_team(pick_device(config.device))
     prepared = prepare(config, load_data(config.data, frames))
-    run = create_run(config.output)
-    with run.lock():
-        start_run(run, prepared, given=frames is not None)
-        say(describe(prepared, run))
-        return train_run(run, prepared, quiet=quiet, say=say)
+    run = RunDirectory(Path(team.tell(str(create_run(config.output).path) if team.leads else None)))
+    with run.lock() if team.leads else nullcontext():
+        if team.leads:
+            start_run(run, prepared, given=frames is not None)
+            say(describe(prepared, run))
+        return train_run(run, prepared, quiet=quiet, say=say, team=team)
 
 
 def pick_device(name: str) -> torch.device:
     """The device that ``device`` names; "auto" is CUDA if there is one, else the CPU."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -163,13 +170,34 @@ def start_run(run: RunDirectory, prepared: Prepared, given: bool) -> None:
     run.log("start", config_sha256=config.digest)
 
 
-def train_run(run: RunDirectory, prepared: Prepared, quiet: bool, say: Say) -> Potential:
+def train_run(
+    run: RunDirectory,
+    prepared: Prepared,
+    quiet: bool,
+    say: Say,
+    team: Team = Team(),  # noqa: B008 (immutable)
+) -> Potential:
     """Train (from the last checkpoint if there is one), then write figures, predictions, model card and artefact."""
+    trainer = _train(run, prepared, quiet or not team.leads, say if team.leads else lambda text: None, team)
+    if team.leads:
+        trainer.team = Team()
+        potential = finish_run(run, prepared, trainer, say)
+    team.tell(None)  # the others wait until the potential is written
+    return potential if team.leads else load_artifact(run.potential, device=prepared.model.device)
+
+
+def _train(run: RunDirectory, prepared: Prepared, quiet: bool, say: Say, team: Team) -> Trainer:
+    """The loop, with its log; returns the trainer at the end of training."""
     config, samples = prepared.config, prepared.samples
+
+    def log(event: str, **values: object) -> None:
+        if team.leads:
+            run.log(event, **values)
+
     with live(quiet) as watcher:
 
         def watch(event: Any) -> None:
-            if event.row is not None:
+            if event.row is not None and team.leads:
                 run.write_metrics(event.progress.rows)
                 run.log("epoch", seconds=round(event.progress.seconds, 3), **event.row)
             watcher(event)
@@ -182,35 +210,37 @@ def train_run(run: RunDirectory, prepared: Prepared, quiet: bool, say: Say) -> P
             prepared.statistics.offsets,
             run.checkpoints,
             watch,
+            team,
         )
         for path in trainer.restore():
-            run.log("damaged", file=path.name)
+            log("damaged", file=path.name)
             say(f"The checkpoint {path.name} is damaged; an earlier one is used.")
         if trainer.progress.step:
-            run.write_metrics(trainer.progress.rows)
-            run.log("resume", step=trainer.progress.step, epoch=trainer.progress.epoch)
+            if team.leads:
+                run.write_metrics(trainer.progress.rows)
+            log("resume", step=trainer.progress.step, epoch=trainer.progress.epoch)
             say(f"Resuming at epoch {trainer.progress.epoch}, step {trainer.progress.step}")
         if config.training.compile:
-            compile_step(trainer, run, say)
+            compile_step(trainer, log, say)
         try:
             trainer.run()
         except Interrupted:
-            run.log("interrupted", step=trainer.progress.step)
+            log("interrupted", step=trainer.progress.step)
             raise Interrupted(
                 f"Stopped after step {trainer.progress.step}; the state is saved.\n"
                 f"Go on with: asenequip-train resume {run.path}"
             ) from None
-    run.log("trained", seconds=trainer.progress.seconds, step=trainer.progress.step)
-    return finish_run(run, prepared, trainer, say)
+    log("trained", seconds=trainer.progress.seconds, step=trainer.progress.step)
+    return trainer
 
 
-def compile_step(trainer: Trainer, run: RunDirectory, say: Say) -> None:
+def compile_step(trainer: Trainer, log: Callable[..., None], say: Say) -> None:
     """Compile the training step; where that fails, say so and go on without."""
     try:
         trainer.compile()
-        run.log("compiled")
+        log("compiled")
     except RuntimeError as error:
-        run.log("not compiled", reason=str(error))
+        log("not compiled", reason=str(error))
         say(f"{str(error).splitlines()[0]}\nTraining goes on uncompiled: same numbers, slower.")
 
 

@@ -43,7 +43,8 @@ class StepResult:
     gradients: tuple[Tensor, ...]
 
 
-Step = Callable[[Batch], StepResult]
+Step = Callable[[Batch, Tensor], StepResult]
+"""Takes a batch and the sums of weights (3,) that the loss is divided by: those of the batch it is a part of."""
 
 
 class _Energies(nn.Module):
@@ -74,16 +75,16 @@ def eager_step(model: Allegro, loss: LossFunction) -> Step:
     """Loss and gradients by automatic differentiation."""
     parameters = [p for p in model.parameters() if p.requires_grad]
 
-    def step(batch: Batch) -> StepResult:
+    def step(batch: Batch, divisors: Tensor) -> StepResult:
         sums, weights = loss.terms(batch_residuals(model, batch), batch)
-        total = loss.total(sums, weights)
+        total = loss.total(sums, divisors)
         gradients = torch.autograd.grad(total, parameters)
         return StepResult(total.detach(), sums.detach(), weights, gradients)
 
     return step
 
 
-def compiled_step(model: Allegro, loss: LossFunction, batches: Sequence[Batch]) -> Step:
+def compiled_step(model: Allegro, loss: LossFunction, batches: Sequence[tuple[Batch, Tensor]]) -> Step:
     """Loss and gradients as one compiled graph, for any number of frames, atoms and edges.
 
     Parameters
@@ -91,8 +92,9 @@ def compiled_step(model: Allegro, loss: LossFunction, batches: Sequence[Batch]) 
     model : Allegro
         Its parameters may change in place afterwards; nothing else.
     loss : LossFunction
-    batches : sequence of Batch
-        The first is traced; compiled and eager gradients are compared on all. Give two of different sizes.
+    batches : sequence of (Batch, (3,) float64)
+        Batches and their divisors. The first is traced; compiled and eager gradients are compared on all. Give two of
+        different sizes, of more than one frame.
 
     Raises
     ------
@@ -106,7 +108,7 @@ def compiled_step(model: Allegro, loss: LossFunction, batches: Sequence[Batch]) 
     parameters = [p for p in model.parameters() if p.requires_grad]
     wrapped = _Energies(model)
 
-    def flat(weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    def flat(weights: list[Tensor], tensors: list[Tensor], divisors: Tensor) -> list[Tensor]:
         batch = _unflatten(tensors)
         leaves = [w.detach().requires_grad_(True) for w in weights]
         values = dict(zip(names, leaves, strict=True))
@@ -115,27 +117,32 @@ def compiled_step(model: Allegro, loss: LossFunction, batches: Sequence[Batch]) 
             return torch.func.functional_call(wrapped, values, inputs)
 
         sums, counts = loss.terms(batch_residuals(energies, batch), batch)  # type: ignore[arg-type]
-        total = loss.total(sums, counts)
+        total = loss.total(sums, divisors)
         return [total.detach(), sums.detach(), counts, *torch.autograd.grad(total, leaves)]
 
     eager = eager_step(model, loss)
-    wanted = [eager(batch) for batch in batches]  # before tracing: tables that are made on first use must be real
+    wanted = [
+        eager(*arguments) for arguments in batches
+    ]  # before tracing: tables that are made on first use must be real
     plain = [p.detach() for p in parameters]  # share memory with the parameters: optimiser steps are seen
+    first, divisors = batches[0]
     try:
         with _config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
-            graph = make_fx(flat, tracing_mode="symbolic", _allow_non_fake_inputs=True)(plain, _flatten(batches[0]))
+            graph = make_fx(flat, tracing_mode="symbolic", _allow_non_fake_inputs=True)(
+                plain, _flatten(first), divisors
+            )
         graph.graph.eliminate_dead_code()
         graph.recompile()
         compiled = torch.compile(graph, dynamic=True)
 
-        def step(batch: Batch) -> StepResult:
+        def step(batch: Batch, divisors: Tensor) -> StepResult:
             if len(batch.sources) == 1:  # size one would be compiled anew
-                return eager(batch)
-            total, sums, weights, *gradients = compiled(plain, _flatten(batch))
+                return eager(batch, divisors)
+            total, sums, weights, *gradients = compiled(plain, _flatten(batch), divisors)
             return StepResult(total, sums, weights, tuple(gradients))
 
-        for batch, result in zip(batches, wanted, strict=True):
-            _compare(result, step(batch), model.dtype)
+        for arguments, result in zip(batches, wanted, strict=True):
+            _compare(result, step(*arguments), model.dtype)
     except Exception as error:
         raise RuntimeError(f"The training step could not be compiled: {error}") from error
     return step

@@ -26,13 +26,13 @@ def test_compiled_gradients_are_the_eager_ones(settings: Callable[..., dict[str,
     config = parse_config(settings(dtype="float64", data={"split": {"valid": 0, "test": 0}}))
     prepared = prepare(config, load_data(config.data, frames))
     samples, loss = prepared.samples["train"], LossFunction(config.loss, prepared.species)
-    compiled = compiled_step(prepared.model, loss, [collate(samples[:2]), collate(samples[2:5])])
-    eager = eager_step(prepared.model, loss)
+    batches = [(collate(part), loss.divisors(part)) for part in (samples[:2], samples[2:5])]
+    compiled, eager = compiled_step(prepared.model, loss, batches), eager_step(prepared.model, loss)
     with torch.no_grad():  # as an optimiser does
         for parameter in prepared.model.parameters():
             parameter.mul_(1.05)
     for chosen in (samples[5:9], samples[5:6]):
-        wanted, found = eager(collate(chosen)), compiled(collate(chosen))
+        wanted, found = (step(collate(chosen), loss.divisors(chosen)) for step in (eager, compiled))
         torch.testing.assert_close(found.loss, wanted.loss, rtol=ROUNDING, atol=0)
         for a, b in zip(wanted.gradients, found.gradients, strict=True):
             torch.testing.assert_close(b, a, rtol=1e-7, atol=ROUNDING * float(a.abs().max()))
