@@ -18,6 +18,9 @@ from torch import Tensor
 
 from asenequip.neighbors import VerletList, find_edges
 
+_FARTHEST = 1e12
+"""Angstrom: beyond it float64 resolves less than 1e-4 Angstrom, and what stands there is no structure any more."""
+
 _TOUCHING = 1e-6
 """Angstrom: closer than this, two atoms are one by mistake."""
 
@@ -173,7 +176,7 @@ def atom_types(atoms: Atoms, type_names: Sequence[str]) -> np.ndarray:
 
 
 def check_geometry(atoms: Atoms) -> None:
-    """Refuse positions or cells that are not finite numbers.
+    """Refuse positions or cells that are not finite numbers, or so large that nothing is resolved.
 
     Raises
     ------
@@ -187,6 +190,12 @@ def check_geometry(atoms: Atoms) -> None:
         )
     if not np.isfinite(np.asarray(atoms.cell)).all():
         raise InputError(f"The cell is not finite: {np.asarray(atoms.cell).tolist()}.\nSet a valid cell.")
+    largest = max(np.abs(atoms.positions).max(initial=0.0), np.abs(np.asarray(atoms.cell)).max())
+    if largest > _FARTHEST:
+        raise InputError(
+            f"A position or a cell vector reaches {largest:.1e} A; at most {_FARTHEST:.0e} A can be resolved.\n"
+            "The structure or the dynamics before it has broken down; look at the last good frame."
+        )
 
 
 def graph_of(atoms: Atoms, type_names: Sequence[str], cutoffs: np.ndarray, verlet: VerletList | None = None) -> Graph:

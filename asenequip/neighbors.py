@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_MOST = 1e7
+"""Edges beyond which a cell smaller than the cutoff is taken for broken: more than any structure has by right."""
+
 Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
 """(centers (z,) int64, neighbors (z,) int64, shifts (z, 3) int64): sorted by centre."""
 
@@ -61,6 +64,7 @@ def find_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
     box = complete_cell(cell, pbc)
     pbc = np.array(pbc, dtype=bool)
+    _refuse_collapse(len(positions), box, pbc, cutoff)
     wrapped, offsets = _fold(positions, box, pbc)
     wrapped, offsets, pbc = _open_vacuum(wrapped, offsets, box, pbc, cutoff)
     wrapped = _close_gaps(wrapped, box, pbc, cutoff)
@@ -69,6 +73,17 @@ def find_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
         shifts = shifts + offsets[neighbors] - offsets[centers]
     order = _canonical_order(centers, neighbors, shifts, len(positions))
     return centers[order], neighbors[order], shifts[order]
+
+
+def _refuse_collapse(num_atoms: int, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:
+    """Refuse a cell so small, compared with the cutoff, that its edges would exhaust the memory."""
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(box), axis=0)
+    images = float(np.prod(np.maximum(2.0 * cutoff / heights, 1.0)[pbc]))
+    if images > 1e3 and images * num_atoms**2 > _MOST:
+        raise ValueError(
+            f"The cell has collapsed: {np.abs(np.linalg.det(box)):.1e} A^3 for {num_atoms} atoms would mean about "
+            f"{images * num_atoms**2:.0e} neighbours.\nSet a valid cell; look at the last good frame."
+        )
 
 
 def _canonical_order(centers: np.ndarray, neighbors: np.ndarray, shifts: np.ndarray, num_atoms: int) -> np.ndarray:
