@@ -17,7 +17,6 @@ import numpy as np
 from ase import Atoms, units
 from ase.io import read, write
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from asenequip.calculator import AllegroCalculator
 from asenequip.train import fit
@@ -29,7 +28,7 @@ STEPS = 500
 SETTINGS = {
     "data": {"split": {"method": "key", "key": "split"}},  # every frame says train, valid or test
     "model": {"cutoff": 5.0, "l_max": 2, "num_scalar_features": 32, "num_tensor_features": 16},
-    "training": {"minutes": 4.0, "batch_size": 2, "learning_rate": 0.005},
+    "training": {"minutes": 4.0, "batch_size": 2, "learning_rate": 0.005, "valid_every": 2},
     "threads": 2,
 }
 
@@ -44,7 +43,8 @@ def run_dynamics(potential: Path, atoms: Atoms, folder: Path) -> float:
     """Langevin dynamics at 600 K; writes ``md_600K.extxyz`` and returns steps per second."""
     rng = np.random.default_rng(0)
     atoms.calc = AllegroCalculator(potential)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE, rng=rng)
+    spread = np.sqrt(TEMPERATURE * units.kB * atoms.get_masses())[:, None]
+    atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * spread)
     dynamics = Langevin(
         atoms, TIMESTEP * units.fs, temperature_K=TEMPERATURE, friction=0.02 / units.fs, rng=rng, fixcm=False
     )

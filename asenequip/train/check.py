@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from asenequip.train.config import Config
-from asenequip.train.data import SPLITS, Frame, Sample, collate, load_data
+from asenequip.train.data import ENERGY_UNITS, SPLITS, Frame, Sample, collate, load_data
 from asenequip.train.loss import LossFunction
 from asenequip.train.run import Prepared, prepare
 from asenequip.train.step import eager_step
@@ -128,11 +128,12 @@ def _units(frames: Sequence[Frame]) -> list[str]:
     if len(ratios) < 8:
         return []
     middle = float(np.median(ratios))
-    names = {27.211: "Hartree", 13.606: "Rydberg", 0.043364: "kcal/mol", 0.010364: "kJ/mol", 1e-3: "meV"}
-    for factor, name in names.items():
-        for value, what in ((1 / factor, "energies"), (factor, "forces")):
-            if abs(np.log(abs(middle) / value)) < 0.2 and middle > 0:
-                return [f"energy differences are {middle:.3g} times the work of the forces: {what} in {name}?"]
+    factors = {name: value for name, value in ENERGY_UNITS.items() if name != "eV"}
+    guesses = [(1 / value, "energies", name) for name, value in factors.items()]
+    guesses += [(value, "forces", name) for name, value in factors.items()]
+    nearest = min(guesses, key=lambda guess: abs(np.log(abs(middle) / guess[0])) if middle else np.inf)
+    if middle > 0 and abs(np.log(middle / nearest[0])) < 0.08:
+        return [f"energy differences are {middle:.3g} times the work of the forces: {nearest[1]} in {nearest[2]}?"]
     if middle < 0:
         return [f"energy differences are {middle:.3g} times the work of the forces: gradients instead of forces?"]
     return []

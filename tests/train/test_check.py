@@ -1,0 +1,137 @@
+"""The label lint finds what is planted, names it, and is silent on sound data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.md.verlet import VelocityVerlet
+from typer.testing import CliRunner
+
+from asenequip.train.check import lint
+from asenequip.train.cli import app
+from asenequip.train.config import Dataset
+from asenequip.train.data import Frame, take_labels
+from asenequip.train.init import write_settings
+
+
+def trajectory(strains: tuple[float, ...] = (0.97, 1.0, 1.03), length: int = 12) -> list[Atoms]:
+    """Short constant-energy EMT trajectories of copper at several volumes, a few femtoseconds between frames."""
+    frames = []
+    for k, strain in enumerate(strains):
+        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+        atoms.set_cell(atoms.cell.array * strain, scale_atoms=True)
+        atoms.calc = EMT()
+        spread = np.sqrt(1500.0 * units.kB * atoms.get_masses())[:, None]
+        momenta = np.random.default_rng(k).normal(size=(len(atoms), 3)) * spread
+        atoms.set_momenta(momenta - momenta.mean(axis=0))
+        dynamics = VelocityVerlet(atoms, 4 * units.fs)
+        for _ in range(length):
+            dynamics.run(2)
+            frames.append(labelled(atoms, atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()))
+    return frames
+
+
+def labelled(atoms: Atoms, energy: float, forces: np.ndarray, stress: np.ndarray) -> Atoms:
+    out = Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=True)
+    out.calc = SinglePointCalculator(out, energy=energy, forces=forces, stress=stress)
+    return out
+
+
+def changed(atoms: Atoms, energy: float = 1.0, forces: float = 1.0, stress: float = 1.0) -> Atoms:
+    results = atoms.calc.results
+    return labelled(atoms, energy * results["energy"], forces * results["forces"], stress * results["stress"])
+
+
+def read(frames: list[Atoms]) -> list[Frame]:
+    return [take_labels(atoms, Dataset(path="x"), f"x#{k}") for k, atoms in enumerate(frames)]
+
+
+@pytest.fixture(scope="module")
+def sound() -> list[Atoms]:
+    return trajectory()
+
+
+def test_sound_labels_raise_nothing(sound: list[Atoms]) -> None:
+    assert lint(read(sound), [], ["Cu"]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"energy": 1 / units.Hartree}, "Hartree"),
+        ({"forces": units.mol / units.kcal}, "kcal/mol"),
+        ({"forces": -1.0}, "gradients"),
+        ({"stress": -1.0}, "stress_sign"),
+    ],
+)
+def test_wrong_units_and_signs_are_recognised(sound: list[Atoms], change: dict[str, float], word: str) -> None:
+    found = lint(read([changed(atoms, **change) for atoms in sound]), [], ["Cu"])
+    assert any(word in text for text in found), found
+
+
+def test_single_faults_name_their_frame(sound: list[Atoms]) -> None:
+    frames = list(sound[:12])
+    results = frames[3].calc.results
+    frames[3] = labelled(frames[3], results["energy"], results["forces"] + 0.5, results["stress"])
+    frames[5] = labelled(frames[5], results["energy"] + 500.0, frames[5].get_forces(), frames[5].get_stress())
+    frames.append(frames[7])
+    close = frames[9].copy()
+    close.positions[1] = close.positions[0] + [0.3, 0, 0]
+    frames.append(close)
+    found = "\n".join(lint(read(frames), [], ["Cu"]))
+    for word, source in (
+        ("add up to zero", "x#3"),
+        ("far from", "x#5"),
+        ("geometry of x#7", "x#12"),
+        ("closer", "x#13"),
+    ):
+        assert any(word in line and source in line for line in found.splitlines()), (word, found)
+    assert "no energy on 1 of 14" in found
+
+
+def test_init_writes_settings_that_check_accepts(
+    sound: list[Atoms], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, config = tmp_path / "copper.extxyz", tmp_path / "config.yaml"
+    write(data, sound)
+    write_settings(data, config)
+    small = ["--set", "model.num_scalar_features=4", "--set", "model.l_max=1", "--set", "threads=1"]
+    result = CliRunner().invoke(app, ["check", str(config), *small])
+    assert result.exit_code == 0, result.output
+    assert "No problems found" in result.output
+
+
+def test_init_finds_labels_under_other_names(sound: list[Atoms], tmp_path: Path) -> None:
+    atoms = sound[0].copy()
+    atoms.info["REF_energy"] = 1.0
+    atoms.arrays["REF_forces"] = np.zeros((len(atoms), 3))
+    write(tmp_path / "named.extxyz", atoms)
+    write_settings(tmp_path / "named.extxyz", tmp_path / "config.yaml")
+    settings = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert settings["data"]["train"]["keys"] == {"energy": "REF_energy", "forces": "REF_forces"}
+
+
+def test_wrong_settings_exit_with_two(tmp_path: Path, settings: Callable[..., dict[str, Any]]) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {cutof: 4}")
+    result = CliRunner().invoke(app, ["run", str(config)])
+    assert result.exit_code == 2
+    assert "Did you mean `cutoff`?" in result.output
+
+
+def test_faulty_labels_exit_with_three(sound: list[Atoms], tmp_path: Path) -> None:
+    write(tmp_path / "bad.extxyz", [changed(atoms, forces=-1.0) for atoms in sound])
+    write_settings(tmp_path / "bad.extxyz", tmp_path / "config.yaml")
+    small = ["--set", "model.num_scalar_features=4", "--set", "model.l_max=0", "--set", "threads=1"]
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "config.yaml"), *small])
+    assert result.exit_code == 3
