@@ -86,10 +86,11 @@ class Layout:
         ------
         ValueError
         """
-        names, dtype = ("gwYA", "WGvb")[not self.on_edges], operands[self.like].dtype
+        dtype, narrow = operands[self.like].dtype, self.narrow
         for operand, kind in zip(operands, self.polynomial.operands, strict=True):
-            wanted = torch.bfloat16 if self.narrow and kind == WEIGHTS else dtype
+            wanted = torch.bfloat16 if narrow and kind == WEIGHTS else dtype
             if operand.shape != shapes[kind] or operand.dtype != wanted:
+                names = "gwYA" if self.on_edges else "WGvb"
                 raise ValueError(
                     f"The operand {names[kind]} of a kernel must have shape {shapes[kind]} and type {wanted}. "
                     f"Got {tuple(operand.shape)} and {operand.dtype} instead.\n"

@@ -7,6 +7,7 @@ and plain torch operations elsewhere. All give the same numbers to rounding, and
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Literal, TypeVar
@@ -144,6 +145,11 @@ def _kernels(device: str, dtype: str) -> bool:
 
 @_constant_in_traces
 def _edge_text(name: str, pattern: tuple[int, ...], num_weights: int, narrow: bool) -> str:
+    return _cached_edge_text(name, pattern, num_weights, narrow)
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_edge_text(name: str, pattern: tuple[int, ...], num_weights: int, narrow: bool) -> str:
     form = EdgeForm(pattern, num_weights, narrow)
     return (env_sum_polynomial(form) if name == "env_sum" else edge_dot_polynomial(form)).text
 
