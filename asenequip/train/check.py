@@ -11,6 +11,7 @@ import torch
 
 from asenequip.train.config import Config
 from asenequip.train.data import ENERGY_UNITS, SPLITS, Frame, Sample, collate, load_data
+from asenequip.train.loop import pack
 from asenequip.train.loss import LossFunction
 from asenequip.train.run import Prepared, prepare
 from asenequip.train.step import eager_step
@@ -217,7 +218,8 @@ def _estimate(prepared: Prepared) -> str:
         start = time.perf_counter()
         step(batch, divisors)
         times.append(time.perf_counter() - start)
-    steps = config.training.epochs * -(-len(prepared.samples["train"]) // config.training.batch_size)
+    settings, edges = config.training, [sample.graph.num_edges for sample in prepared.samples["train"]]
+    steps = settings.epochs * len(pack(range(len(edges)), edges, settings.batch_size, settings.max_edges))
     minutes = steps * min(times) / 60
     limit = config.training.minutes
     text = f"largest batch: {batch.graph.num_edges} edges, {min(times) * 1e3:.0f} ms a step"

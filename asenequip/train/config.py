@@ -173,6 +173,7 @@ class Training(_Strict):
         default=None, description="Stop, learning rate fully decayed, after this time."
     )
     batch_size: PositiveInt = Field(default=4, description="Frames per step.")
+    max_edges: PositiveInt | None = Field(default=None, description="Fewer frames per step where they have more edges.")
     learning_rate: PositiveFloat = 0.005
     optimizer: Literal["adam", "adamw", "amsgrad"] = "adam"
     weight_decay: NonNegative = 0.0

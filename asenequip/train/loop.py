@@ -81,6 +81,20 @@ class Event:
     row: dict[str, float] | None = None
 
 
+def pack(order: Sequence[int], edges: Sequence[int], size: int, budget: int | None) -> list[list[int]]:
+    """Divide frames, in order, in batches of at most ``size`` frames and ``budget`` edges; one frame may be over it."""
+    batches: list[list[int]] = []
+    total = 0
+    for k in order:
+        full = not batches or len(batches[-1]) == size or (budget is not None and total + edges[k] > budget)
+        if full:
+            batches.append([])
+            total = 0
+        batches[-1].append(k)
+        total += edges[k]
+    return batches
+
+
 class Trainer:
     """Trains a model on samples; its whole state goes into checkpoints.
 
@@ -121,13 +135,9 @@ class Trainer:
         self.plateau = Plateau()
         self.progress = Progress()
         self.gradients: Step = eager_step(model, self.loss)
+        self._known_order: tuple[int, list[list[int]]] = (-1, [])
         self._stop = False
         self._saved = time.monotonic()
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Optimiser steps in one epoch."""
-        return math.ceil(len(self.train) / self.config.training.batch_size)
 
     def run(self) -> None:
         """Train to the end of the schedule.
@@ -174,7 +184,8 @@ class Trainer:
     def fraction(self) -> float:
         """Part of the training that is done, 0-1: by epochs, or by time where that is further on."""
         settings, progress = self.config.training, self.progress
-        done = progress.step / (settings.epochs * self.batches_per_epoch)
+        count = len(self._order(progress.epoch)) if progress.batch else 1
+        done = (progress.epoch + progress.batch / count) / settings.epochs
         if settings.minutes is not None:
             done = max(done, progress.seconds / (60 * settings.minutes))
         return min(1.0, done)
@@ -188,11 +199,18 @@ class Trainer:
         return patience is not None and self.progress.epoch - self.progress.best_epoch > patience
 
     def _epoch_batches(self, epoch: int, skip: int) -> Iterator[list[Sample]]:
-        """Batches of an epoch from number ``skip`` on; the order depends on the seed and the epoch alone."""
-        size = self.config.training.batch_size
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.train))
-        for k in range(skip, self.batches_per_epoch):
-            yield [self.train[i] for i in order[k * size : (k + 1) * size]]
+        """Batches of an epoch from number ``skip`` on."""
+        for chosen in self._order(epoch)[skip:]:
+            yield [self.train[k] for k in chosen]
+
+    def _order(self, epoch: int) -> list[list[int]]:
+        """Positions of the frames of each batch of an epoch: a matter of the seed and the epoch alone."""
+        if self._known_order[0] != epoch:
+            settings = self.config.training
+            shuffled = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.train)).tolist()
+            edges = [sample.graph.num_edges for sample in self.train]
+            self._known_order = epoch, pack(shuffled, edges, settings.batch_size, settings.max_edges)
+        return self._known_order[1]
 
     def _step(self, chosen: list[Sample], started: float) -> None:
         settings, progress = self.config.training, self.progress
