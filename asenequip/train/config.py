@@ -209,7 +209,7 @@ class Config(_Strict):
     seed: int = Field(default=0, description="Start weights and order of the frames.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 ...")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="Precision of the network.")
-    threads: PositiveInt | None = Field(default=None, description="CPU threads; torch's own choice if absent.")
+    threads: PositiveInt | None = Field(default=None, description="CPU threads; the fastest by trial if absent.")
     licence: str = Field(default="not stated", description="Licence of the potential, for its model card.")
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 from asenequip.artifact import Potential
 from asenequip.train.config import Config, ConfigError, changed_settings
 from asenequip.train.data import SPLITS, load_data
+from asenequip.train.finetune import adopt_model, load_start
 from asenequip.train.run import Say, prepare, train_run
 from asenequip.train.rundir import RunDirectory
 
@@ -46,6 +47,10 @@ def resume_run(path: Path, config: Config, quiet: bool = False, say: Say = print
     old, record = run.config(), run.read_json("config.json")
     if record["given_frames"]:
         raise ConfigError(f"{path} was trained on frames given in memory.\nCall asenequip.train.fit again.")
+    if config.threads is None:
+        config = config.model_copy(update={"threads": old.threads})
+    if config.start is not None:
+        config = adopt_model(config, load_start(config.start).spec)
     changed = changed_settings(old, config)
     for name, (before, after) in changed.items():
         say(f"{name}: {before} -> {after}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,17 +18,23 @@ from ase import Atoms
 from asenequip.artifact import Potential, load_artifact, save_artifact
 from asenequip.model.allegro import Allegro
 from asenequip.train.config import Config, ConfigError, make_spec, parse_config
-from asenequip.train.data import SPLITS, Frame, Sample, load_data, make_samples, species_of
+from asenequip.train.data import SPLITS, Frame, Sample, collate, load_data, make_samples, species_of
 from asenequip.train.distributed import Team, join_team
 from asenequip.train.finetune import adopt_model, extend_species, freeze, load_start, shift_to_data
 from asenequip.train.loop import Interrupted, Trainer
+from asenequip.train.loss import LossFunction
 from asenequip.train.metrics import predict
 from asenequip.train.progress import live
 from asenequip.train.report import draw_figures, model_card, parity_tables, test_frames
 from asenequip.train.rundir import RunDirectory, create_run, environment
 from asenequip.train.statistics import Statistics, gather_statistics
+from asenequip.train.step import eager_step
 
 Say = Callable[[str], None]
+_TRIALS = 4
+"""Steps timed for each number of threads."""
+_GAIN = 0.85
+"""More threads are taken where the time falls below this part."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,31 @@ def prepare(config: Config, frames: Mapping[str, Sequence[Frame]]) -> Prepared:
             model.shifts.copy_(torch.from_numpy(statistics.shifts))
     freeze(model, config.training.freeze)
     model = model.to(getattr(torch, config.dtype)).to(pick_device(config.device))
+    if config.threads is None and model.device.type == "cpu":
+        config = config.model_copy(update={"threads": pick_threads(model, samples["train"], config)})
     return Prepared(config, tuple(species), samples, statistics, model)
+
+
+def pick_threads(model: Allegro, samples: Sequence[Sample], config: Config) -> int:
+    """Number of CPU threads that makes a training step fastest, by trying; torch is set to it.
+
+    More threads must pay: small batches do not use them, and on a machine that others use they wait for one another.
+    """
+    most, part = torch.get_num_threads(), samples[: config.training.batch_size]
+    loss = LossFunction(config.loss, model.spec.type_names)
+    step, batch = eager_step(model, loss), collate(part).to(model.device)
+    divisors, best, chosen = loss.divisors(part), math.inf, 1
+    step(batch, divisors)  # kernels are compiled here
+    for threads in sorted({1, max(1, most // 2), most}):
+        torch.set_num_threads(threads)
+        start = time.perf_counter()
+        for _ in range(_TRIALS):
+            step(batch, divisors)
+        seconds = time.perf_counter() - start
+        if seconds < _GAIN * best:
+            best, chosen = seconds, threads
+    torch.set_num_threads(chosen)
+    return chosen
 
 
 def _cutoffs(config: Config, species: Sequence[str], start: Allegro | None) -> np.ndarray:
