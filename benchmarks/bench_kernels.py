@@ -243,7 +243,11 @@ def table(arguments: argparse.Namespace) -> dict[str, object]:
             sys.stdout.flush()
     return {
         "hardware": hardware(),
-        "versions": {"torch": torch.__version__, "python": platform.python_version(), "compiler": native.toolchain()},
+        "versions": {
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "compiler": native.toolchain().splitlines()[0],
+        },
         "atoms": ATOMS,
         "neighbors": NEIGHBORS,
         "layers": LAYERS,
