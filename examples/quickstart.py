@@ -28,7 +28,7 @@ STEPS = 500
 SETTINGS = {
     "data": {"split": {"method": "key", "key": "split"}},  # every frame says train, valid or test
     "model": {"cutoff": 5.0, "l_max": 2, "num_scalar_features": 32, "num_tensor_features": 16},
-    "training": {"minutes": 4.0, "batch_size": 2, "learning_rate": 0.005, "valid_every": 2},
+    "training": {"minutes": 4.0, "batch_size": 2, "learning_rate": 0.01, "valid_every": 2},
 }
 
 

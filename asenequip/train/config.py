@@ -174,7 +174,7 @@ class Training(_Strict):
     )
     batch_size: PositiveInt = Field(default=4, description="Frames per step.")
     max_edges: PositiveInt | None = Field(default=None, description="Fewer frames per step where they have more edges.")
-    learning_rate: PositiveFloat = 0.005
+    learning_rate: PositiveFloat = 0.01
     optimizer: Literal["adam", "adamw", "amsgrad"] = "adam"
     weight_decay: NonNegative = 0.0
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"

@@ -195,7 +195,7 @@ def test_minutes_end_the_run_with_a_decayed_rate(frames: list[Atoms], settings: 
     assert time.monotonic() - started < 60
     rows = [line.split(",") for line in (tmp_path / "run" / "metrics.csv").read_text().splitlines()]
     rate = float(rows[-1][rows[0].index("learning_rate")])
-    assert rate == pytest.approx(0.01 * 0.005, rel=1e-6)
+    assert rate == pytest.approx(0.01 * 0.01, rel=1e-6)
 
 
 def test_report_is_redrawn_from_the_files(finished: Path) -> None:
