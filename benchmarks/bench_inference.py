@@ -2,9 +2,9 @@
 
 ``python benchmarks/bench_inference.py [--threads 1] [--models FOLDER]`` in an environment with nequip-allegro. The
 same weights (made by the reference's own commands, then converted), float32, the same structures, slightly displaced
-from call to call; contenders take turns and the least time of each counts. "floor" is the time that the scalar networks'
-matrix products would take at the machine's measured rate of dense products, forward and back, without any of the
-identities that make them smaller: what an evaluation edge by edge cannot go below.
+from call to call; contenders take turns and the least time of each counts. "floor" is the time that the scalar
+networks' matrix products would take at the machine's measured rate of dense products, forward and back, without any of
+the identities that make them smaller: what an evaluation edge by edge cannot go below.
 """
 
 from __future__ import annotations
