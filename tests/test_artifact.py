@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import small_atoms, small_model
 from safetensors.torch import save as save_tensors
+from small_systems import small_atoms, small_model
 
 from asenequip.artifact import ArtifactError, golden_atoms, load_artifact, save_artifact, write_new
 from asenequip.graph import graph_of

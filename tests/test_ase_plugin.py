@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import small_atoms
+from small_systems import small_atoms
 
 import asenequip.ase_plugin
 from asenequip import AllegroCalculator

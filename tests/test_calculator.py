@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator, InputError, PropertyNotImplementedError
-from conftest import small_atoms, small_model
+from small_systems import small_atoms, small_model
 
 from asenequip import AllegroCalculator
 from asenequip.artifact import Potential, load_artifact

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.calculator import InputError
-from conftest import small_atoms, small_model
+from small_systems import small_atoms, small_model
 
 from asenequip.graph import Graph, atom_types, build_graph, graph_of, join_graphs
 from asenequip.model.derivatives import evaluate_derivatives, stress, sum_frames

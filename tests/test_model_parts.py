@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from ase.data import atomic_numbers
-from conftest import small_model, small_spec
 from e3nn import o3
+from small_systems import small_model, small_spec
 
 from asenequip.model.angular import spherical_harmonics
 from asenequip.model.mlp import MLP, NONLINEARITY

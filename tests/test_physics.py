@@ -8,7 +8,7 @@ import torch
 from ase import Atoms, units
 from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
-from conftest import small_atoms, small_model
+from small_systems import small_atoms, small_model
 
 from asenequip import AllegroCalculator
 from asenequip.artifact import Potential

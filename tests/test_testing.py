@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
-from conftest import small_atoms
+from small_systems import small_atoms
 
 from asenequip import AllegroCalculator
 from asenequip.testing import (

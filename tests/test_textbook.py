@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import small_atoms, small_model
 from oracle import textbook
+from small_systems import small_atoms, small_model
 
 from asenequip.graph import graph_of
 from asenequip.model.allegro import Allegro
