@@ -118,10 +118,11 @@ def derivatives(value: Tensor, inputs: tuple[Tensor, ...], order: int) -> list[T
 
 
 def largest_error(found: list[Tensor], expected: list[Tensor]) -> float:
-    """Largest difference, relative to the largest entry of each tensor."""
+    """Largest difference, relative to the largest entry of each tensor; NaN if any entry is NaN."""
     errors = [
-        float((a - b).detach().abs().max() / b.detach().abs().max().clamp(min=1e-30))
+        (a - b).detach().abs().max().double() / b.detach().abs().max().double().clamp(min=1e-30)
         for a, b in zip(found, expected, strict=True)
         if b.numel() > 0
     ]
-    return max(errors, default=0.0)
+    # Tensors, because Python's max passes over NaN.
+    return float(torch.stack(errors).max()) if errors else 0.0
