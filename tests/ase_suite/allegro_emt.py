@@ -28,6 +28,11 @@ class EMT(AllegroCalculator):
         if options.get("atoms") is not None:
             options["atoms"].calc = self
 
+    @property
+    def rc(self) -> float:
+        """Range of the interaction, Angstrom, under the name that EMT gives it."""
+        return self.evaluator.potential.spec.cutoff
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()  # type: ignore[misc]
         self.atoms, self.results = state["atoms"], state["results"]
