@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["AllegroCalculator", "Evaluator", "evaluate", "load_artifact", "save_artifact"]
+__all__ = ["AllegroCalculator", "Evaluator", "load_artifact", "predict", "save_artifact"]
 
 if TYPE_CHECKING:
     from asenequip.artifact import load_artifact, save_artifact
     from asenequip.calculator import AllegroCalculator
-    from asenequip.evaluate import Evaluator, evaluate
+    from asenequip.evaluate import Evaluator, predict
 
 _HOME = {
     "AllegroCalculator": "calculator",
     "Evaluator": "evaluate",
-    "evaluate": "evaluate",
+    "predict": "evaluate",
     "load_artifact": "artifact",
     "save_artifact": "artifact",
 }

@@ -286,7 +286,7 @@ def _results(energies: np.ndarray, forces: np.ndarray, virials: np.ndarray, volu
     return found
 
 
-def evaluate(
+def predict(
     frames: Sequence[Atoms],
     potential: Potential | str | os.PathLike[str],
     *,

@@ -230,12 +230,12 @@ def test_descriptors_are_invariant_and_local(small_artifact: Path) -> None:
     assert not calc.descriptors(guest)[5].any()
 
 
-def test_evaluate_gives_labelled_copies(small_artifact: Path) -> None:
-    from asenequip.evaluate import evaluate
+def test_predict_gives_labelled_copies(small_artifact: Path) -> None:
+    from asenequip import predict
 
     frames = [small_atoms(k) for k in range(3)]
     calc = AllegroCalculator(small_artifact, device="cpu", dtype="float64")
-    labelled = evaluate(frames, small_artifact, dtype="float64", device="cpu")
+    labelled = predict(frames, small_artifact, dtype="float64", device="cpu")
     for frame, copy_ in zip(frames, labelled, strict=True):
         assert frame.calc is None
         assert copy_ is not frame
