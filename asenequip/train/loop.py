@@ -49,7 +49,7 @@ class Progress:
     epoch, batch, step : int
         Epochs done, batches done of the present one, optimiser steps taken.
     seconds : float
-        Time spent training, over all sessions.
+        Time spent training, over all continuations.
     sums, weights : list of float
         Weighted penalties of the present epoch; see `LossFunction.terms`.
     best : float
