@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -39,15 +41,15 @@ def evaluate(polynomial: Polynomial, operands: list[Tensor], ptr: Tensor | None)
     """
     results = []
     for output in polynomial.outputs:
-        total: Tensor | None = None
+        values = []
         for term in output.terms:
-            if isinstance(polynomial.form, EdgeForm):
-                assert ptr is not None  # noqa: S101 - for the type checker
-                value = _edge_term(polynomial, polynomial.form, output.kind, term, operands, ptr)
+            if not isinstance(polynomial.form, EdgeForm):
+                values.append(_chain_term(polynomial, polynomial.form, output.kind, term, operands))
+            elif ptr is None:
+                raise ValueError("The 'ptr' parameter must be the edges of each atom, (n+1,). Got None instead.")
             else:
-                value = _chain_term(polynomial, polynomial.form, output.kind, term, operands)
-            total = value if total is None else total + value
-        assert total is not None  # noqa: S101 - for the type checker
+                values.append(_edge_term(polynomial, polynomial.form, output.kind, term, operands, ptr))
+        total = functools.reduce(torch.add, values)
         narrow = isinstance(polynomial.form, EdgeForm) and polynomial.form.bfloat16 and output.kind == WEIGHTS
         results.append(total.to(torch.bfloat16) if narrow else total)
     return results
@@ -59,19 +61,18 @@ def _edge_term(
     atoms = ptr.shape[0] - 1
     centers = torch.repeat_interleave(torch.arange(atoms, device=ptr.device), ptr.diff())
     irrep = torch.tensor(form.irrep, device=ptr.device)
-    product: Tensor | None = None
+    factors = []
     for a in term:
         operand = operands[a]
         if polynomial.operands[a] == SCALE:
-            factor = operand.unsqueeze(1)
+            factors.append(operand.unsqueeze(1))
         elif polynomial.operands[a] == WEIGHTS:
-            factor = (operand.float() if form.bfloat16 else operand).index_select(1, irrep)
+            factors.append((operand.float() if form.bfloat16 else operand).index_select(1, irrep))
         elif polynomial.operands[a] == HARMONICS:
-            factor = operand.unsqueeze(-1)
+            factors.append(operand.unsqueeze(-1))
         else:
-            factor = operand.index_select(0, centers)
-        product = factor if product is None else product * factor
-    assert product is not None  # noqa: S101 - for the type checker
+            factors.append(operand.index_select(0, centers))
+    product = functools.reduce(torch.mul, factors)
     if kind == SCALE:
         return product.sum(1)
     if kind == WEIGHTS:

@@ -25,7 +25,8 @@ def chain_body(polynomial: Polynomial) -> str:
 
 class _Chain:
     def __init__(self, polynomial: Polynomial) -> None:
-        assert isinstance(polynomial.form, ChainForm)  # noqa: S101 - for the type checker
+        if not isinstance(polynomial.form, ChainForm):
+            raise TypeError(f"The chain generator takes the chain form of polynomials. Got {polynomial.form} instead.")
         self.form = polynomial.form
         self.sizes = self.form.sizes
         self.kinds = polynomial.operands

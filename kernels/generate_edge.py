@@ -21,7 +21,8 @@ def edge_body(polynomial: Polynomial) -> str:
 
 class _Edge:
     def __init__(self, polynomial: Polynomial) -> None:
-        assert isinstance(polynomial.form, EdgeForm)  # noqa: S101 - for the type checker
+        if not isinstance(polynomial.form, EdgeForm):
+            raise TypeError(f"The edge generator takes polynomials of the edge form. Got {polynomial.form!r} instead.")
         self.form = polynomial.form
         self.kinds = polynomial.operands
         self.outputs = polynomial.outputs
