@@ -11,7 +11,6 @@ import io
 import json
 import os
 import platform
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import asenequip
+from asenequip.files import write_new
 from asenequip.golden import MAX_ATOMS, default_golden, golden_record, golden_structure, replay
 from asenequip.model.allegro import Allegro
 from asenequip.model.spec import AllegroSpec
@@ -212,28 +212,6 @@ def golden_atoms(path: str | os.PathLike[str]) -> Atoms:
         raise
     except ValueError as error:
         raise _fault(path, str(error)) from error
-
-
-def write_new(path: Path, data: bytes) -> None:
-    """Write a file that must not exist yet: whole or not at all (temporary file, fsync, link)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        try:
-            os.link(name, path)  # fails if the name was taken meanwhile
-        except FileExistsError:
-            raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name.") from None
-        except OSError:  # a file system without hard links
-            if path.exists():
-                raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name.") from None
-            os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 # -- reading, one distrust after another ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("errors", "interrupt", "settings"),
+    ("errors", "files", "interrupt", "settings"),
     ("kernels",),
     ("neighbors",),
     ("graph",),

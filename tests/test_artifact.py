@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import save as save_tensors
 from small_systems import small_atoms, small_model
 
-from asenequip.artifact import ArtifactError, golden_atoms, load_artifact, save_artifact, write_new
+from asenequip.artifact import ArtifactError, golden_atoms, load_artifact, save_artifact
+from asenequip.files import write_new
 from asenequip.graph import graph_of
 from asenequip.model.derivatives import evaluate_derivatives
 from asenequip.model.spec import PairSpec

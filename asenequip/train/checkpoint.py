@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from asenequip.files import replace_file
 
 _NAME = re.compile(r"(?P<kind>[a-z]+)-(?P<step>\d{9})-(?P<hash>[0-9a-f]{64})\.safetensors")
 KEEP = 2
@@ -32,33 +32,6 @@ class Checkpoint:
 
     tensors: dict[str, Tensor]
     values: dict[str, Any]
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # folders cannot be opened on some systems
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save_checkpoint(folder: Path, kind: str, step: int, checkpoint: Checkpoint, keep: int = KEEP) -> Path:
@@ -85,7 +58,7 @@ def save_checkpoint(folder: Path, kind: str, step: int, checkpoint: Checkpoint, 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.tensors.items()}
     content = save(tensors, metadata={"values": json.dumps(checkpoint.values)})
     path = folder / f"{kind}-{step:09d}-{hashlib.sha256(content).hexdigest()}.safetensors"
-    write_atomic(path, content)
+    replace_file(path, content)
     present = list_checkpoints(folder, kind)
     for old in [other for other in present if other != path][max(keep - 1, 0) :]:
         old.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asenequip.train.checkpoint import write_atomic
+from asenequip.files import replace_file
 from asenequip.train.config import Config, ConfigError, parse_config
 
 
@@ -50,7 +50,7 @@ class RunDirectory:
     def write_text(self, name: str, text: str) -> Path:
         """Write a small file atomically."""
         path = self.path / name
-        write_atomic(path, text.encode())
+        replace_file(path, text.encode())
         return path
 
     def write_json(self, name: str, values: object) -> Path:

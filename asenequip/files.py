@@ -1,0 +1,63 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that must not exist yet.
+
+    Raises
+    ------
+    FileExistsError
+        If the name is taken, also if it was taken while the data were written.
+    """
+    refusal = f"'{path}' exists and is not overwritten. Choose another name."
+    with _written_beside(path, data) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise FileExistsError(refusal) from None
+        except OSError:  # a file system without hard links
+            if path.exists():
+                raise FileExistsError(refusal) from None
+            os.replace(temporary, path)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file in the place of an earlier one of the same run, which stays until the new one is complete."""
+    with _written_beside(path, data) as temporary:
+        os.replace(temporary, path)
+
+
+@contextmanager
+def _written_beside(path: Path, data: bytes) -> Iterator[str]:
+    """Name of a temporary file in the same folder that holds the data, on the disk; gone afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        yield name
+        _sync_folder(path.parent)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # folders cannot be opened on some systems
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
