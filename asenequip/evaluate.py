@@ -184,13 +184,16 @@ class Evaluator:
             verlet = self.lists.list_for(atoms)
         return graph_of(atoms, self.model.spec.type_names, self.cutoffs, verlet).to(self.device)
 
-    def evaluate(self, frames: Sequence[Atoms]) -> list[Results]:
+    def evaluate(self, frames: Sequence[Atoms], *, last_layer: bool = False) -> list[Results]:
         """Evaluate every structure; the order is kept.
 
         Parameters
         ----------
         frames : sequence of ase.Atoms
             Of any sizes; not changed.
+        last_layer : bool
+            Give "last_layer" too, (n, width) float64: the hidden units of the readout summed over the edges of each
+            atom, from the same pass; see `asenequip.model.allegro.Allegro.last_layer`.
 
         Returns
         -------
@@ -201,27 +204,32 @@ class Evaluator:
         """
         results: list[Results] = []
         if self.engine is not None:
-            return [self._evaluate_fused(atoms, self.engine) for atoms in frames]
+            return [self._evaluate_fused(atoms, self.engine, last_layer) for atoms in frames]
         for batch in self._batches(map(self.graph, frames)):
-            results.extend(self._split(batch, self.derivatives(join_graphs(batch))))
+            results.extend(self._split(batch, self.derivatives(join_graphs(batch), last_layer)))
         return results
 
-    def _evaluate_fused(self, atoms: Atoms, engine: FusedEngine) -> Results:
+    def _evaluate_fused(self, atoms: Atoms, engine: FusedEngine, last_layer: bool = False) -> Results:
         check_geometry(atoms)
         types = atom_types(atoms, self.model.spec.type_names)
         cell, pbc = np.asarray(atoms.cell, np.float64), np.asarray(atoms.pbc, bool)
+        layer = np.zeros((len(atoms), engine.padded_readout)) if last_layer else None
         with input_errors():
             rows = self.lists.list_for(atoms).rows(atoms.positions, cell, pbc)
             try:
-                found = engine.run(atoms.positions, cell[None], np.zeros(len(atoms), np.int32), types, rows)
+                frames = np.zeros(len(atoms), np.int32)
+                found = engine.run(atoms.positions, cell[None], frames, types, rows, last_layer=layer)
             except CoincidingAtomsError as error:
                 center = int(np.searchsorted(rows.ptr, error.edge, side="right")) - 1
                 raise coinciding_atoms(center, int(rows.neighbors[error.edge])) from None
-        return _results(*found, abs(float(np.linalg.det(cell))))
+        results = _results(*found, abs(float(np.linalg.det(cell))))
+        if layer is not None:
+            results["last_layer"] = layer[:, : self.model.spec.readout_width].copy()
+        return results
 
-    def derivatives(self, graph: Graph) -> Derivatives:
+    def derivatives(self, graph: Graph, last_layer: bool = False) -> Derivatives:
         """Energies, forces and virials of a batch as tensors."""
-        return evaluate_derivatives(self.model, graph, max_edges=self.max_edges)
+        return evaluate_derivatives(self.model, graph, max_edges=self.max_edges, last_layer=last_layer)
 
     def virials(self, atoms: Atoms) -> np.ndarray:
         """Strain derivative of each atom's energy, sum_z r_z (x) dE_n/dr_z, (n, 3, 3) float64, eV, not symmetrised."""
@@ -268,6 +276,8 @@ class Evaluator:
             atoms = slice(start, start + graph.num_atoms)
             start = atoms.stop
             results.append(_results(energies[atoms], forces[atoms], virials[atoms], float(graph.volumes()[0])))
+            if derived.last_layer is not None:
+                results[-1]["last_layer"] = derived.last_layer[atoms].cpu().numpy().copy()
         return results
 
 

@@ -22,6 +22,7 @@ struct Arguments {
   double* energies;          // (n)
   double* forces;            // (all, 3), zeroed by the caller
   double* virials;           // (n, 3, 3)
+  double* last_layer;        // (n, HR): hidden units of the readout, summed over the edges of each centre; or null
 };
 
 static constexpr double TOUCHING = 1e-6;
@@ -115,6 +116,9 @@ static void centre(const Arguments& a, const Couplings* couplings, int64_t n, in
   if (Z > 0) {
     const T norm = T(a.norm[type]);
     energy = a.factor[type] * forward(a.weights, couplings, norm, w, Z);
+    if (a.last_layer)
+      for (int z = 0; z < Z; ++z)
+        for (int h = 0; h < HR; ++h) a.last_layer[n * HR + h] += double(w.hr[z * HR + h]);
     backward(a.weights, couplings, norm, T(a.factor[type]), w, Z);
     edge_gradient(a.table, w, Z);
   }

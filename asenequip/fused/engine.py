@@ -22,7 +22,7 @@ _CONSTANTS = (
     *("weights", "nonzeros", "counts", "table", "cutoffs"),
     *("norm", "factor", "shift", "pair", "pair_options"),
 )
-_RESULTS = ("energies", "forces", "virials")
+_RESULTS = ("energies", "forces", "virials", "last_layer")
 
 
 class _Arguments(ctypes.Structure):
@@ -64,7 +64,9 @@ class FusedEngine:
 
     def __init__(self, spec: AllegroSpec, dtype: str, constants: Mapping[str, np.ndarray]) -> None:
         self.spec, self.dtype = spec, np.dtype(dtype)
-        library = native.compile_library(source_text(Plan(spec, vector_lanes(dtype)), dtype))
+        plan = Plan(spec, vector_lanes(dtype))
+        self.padded_readout = plan.readout
+        library = native.compile_library(source_text(plan, dtype))
         self._run = library.run
         self._run.argtypes, self._run.restype = (ctypes.c_void_p,), ctypes.c_int64
         self._constants = {name: aligned(array) for name, array in constants.items()}
@@ -88,6 +90,7 @@ class FusedEngine:
         types: np.ndarray,
         edges: EdgeList,
         threads: int | None = None,
+        last_layer: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Evaluate a batch.
 
@@ -102,6 +105,8 @@ class FusedEngine:
         edges : EdgeList
         threads : int, optional
             Torch's number of threads by default.
+        last_layer : (n, padded_readout) float64, optional
+            Gets, added to what it holds, the hidden units of the readout summed over the edges of each centre.
 
         Returns
         -------
@@ -132,6 +137,7 @@ class FusedEngine:
         arguments = _Arguments(
             centers=n,
             threads=threads or torch.get_num_threads(),
+            last_layer=None if last_layer is None else address(last_layer),
             **self._fixed,
             **{name: address(array) for name, array in arrays.items()},
         )

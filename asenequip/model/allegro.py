@@ -161,6 +161,15 @@ class Allegro(KeepsFloat64):
             energies = energies.index_add(0, centers, pair)
         return ModelOutput(energies, edge_energies, torch.cat(scalars, dim=-1))
 
+    def last_layer(self, output: ModelOutput, centers: Tensor, num_atoms: int) -> Tensor:
+        """Hidden units of the readout, summed over the edges of each centre: (n, width) float64.
+
+        The network's part of the energies is linear in them: ``last_layer @ w * factor[types]``, w the readout's last
+        weights with their scale and factor = scales * inverse_norm / sqrt 2.
+        """
+        hidden = self.readout.hidden(output.features).to(torch.float64)
+        return hidden.new_zeros(num_atoms, hidden.shape[1]).index_add(0, centers, hidden)
+
     def _scalar_track(self, edges: EdgeContext, x: Tensor, harmonics: Tensor) -> list[Tensor]:
         """Scalars s_0 .. s_L, each (z, S)."""
         spec, track = self.spec, self.track

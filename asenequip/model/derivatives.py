@@ -7,7 +7,7 @@ F_n = sum_{z: c=n} g_z - sum_{z: n(z)=n} g_z, and the strain derivative is sum_z
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,15 +30,22 @@ class Derivatives:
     virials : (n, 3, 3)
         Strain derivative sum_z r_z (x) dE/dr_z over the edges of each centre, eV, not symmetrised; for a frame, their
         symmetrised sum over the volume is the stress (tension positive).
+    last_layer : (n, width), optional
+        Where it was asked for; see `Allegro.last_layer`.
     """
 
     energies: Tensor
     forces: Tensor
     virials: Tensor
+    last_layer: Tensor | None = None
 
 
 def evaluate_derivatives(
-    model: Allegro, graph: Graph, create_graph: bool = False, max_edges: int | None = None
+    model: Allegro,
+    graph: Graph,
+    create_graph: bool = False,
+    max_edges: int | None = None,
+    last_layer: bool = False,
 ) -> Derivatives:
     """Energies, forces and per-atom virials of a batch.
 
@@ -50,11 +57,13 @@ def evaluate_derivatives(
         Keep the graph of the derivatives, for a loss on forces and stress; not together with ``max_edges``.
     max_edges : int, optional
         Work through the centres in blocks of about this many edges: bounded memory, the same numbers.
+    last_layer : bool
+        Give the last layer too, without a graph.
     """
     with torch.enable_grad():
         vectors = graph.vectors().detach()
         neighbor_types = graph.types.index_select(0, graph.neighbors)
-        energies, gradients = [], []
+        energies, gradients, layers = [], [], []
         for atoms, edges in _blocks(graph, max_edges):
             leaf = vectors[edges].requires_grad_(True)
             start, ptr = graph.ptr[atoms.start], graph.ptr[atoms.start : atoms.stop + 1]
@@ -63,7 +72,11 @@ def evaluate_derivatives(
             (gradient,) = torch.autograd.grad(output.energies.sum(), leaf, create_graph=create_graph)
             energies.append(output.energies if create_graph else output.energies.detach())
             gradients.append(gradient)
-        return assemble(graph, vectors, torch.cat(gradients), torch.cat(energies))
+            if last_layer:
+                with torch.no_grad():
+                    layers.append(model.last_layer(output, centers, atoms.stop - atoms.start))
+        found = assemble(graph, vectors, torch.cat(gradients), torch.cat(energies))
+        return replace(found, last_layer=torch.cat(layers)) if last_layer else found
 
 
 def _blocks(graph: Graph, max_edges: int | None) -> Iterator[tuple[slice, slice]]:

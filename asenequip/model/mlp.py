@@ -82,6 +82,12 @@ class MLP(nn.Module):
             x = self.activation(x) @ (weight * scale)
         return x
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last linear map acts on: (z, in) -> (z, width of the last hidden layer, or in without one)."""
+        for weight, scale in zip(list(self.weights)[:-1], self.scales[:-1], strict=True):
+            x = self.activation(x @ (weight * scale))
+        return x
+
 
 def uniform(shape: Sequence[int], bound: float, generator: torch.Generator | None) -> nn.Parameter:
     """A float64 parameter drawn from U(-bound, bound); unset without a generator."""
