@@ -152,10 +152,10 @@ class AllegroCalculator(Calculator):
         with self._lock:
             return self.evaluator.virials(atoms)
 
-    def hessian(self, atoms: Atoms) -> np.ndarray:
-        """Second derivatives of the energy, (3n, 3n) float64, eV/Angstrom^2."""
+    def hessian(self, atoms: Atoms, rows: Sequence[int] | None = None) -> np.ndarray:
+        """Second derivatives of the energy, (3m, 3n) float64, eV/Angstrom^2; m atoms' rows, all n by default."""
         with self._lock:
-            return self.evaluator.hessian(atoms)
+            return self.evaluator.hessian(atoms, rows)
 
     # -- copies -------------------------------------------------------------------------------------------------------
 

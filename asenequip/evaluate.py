@@ -26,7 +26,8 @@ from asenequip.graph import (
     input_errors,
     join_graphs,
 )
-from asenequip.model.derivatives import Derivatives, evaluate_derivatives, hessian
+from asenequip.model.derivatives import Derivatives, evaluate_derivatives
+from asenequip.model.hessian import hessian
 from asenequip.neighbors import VerletList
 
 PROPERTIES = ("energy", "free_energy", "energies", "forces", "stress", "stresses")
@@ -235,10 +236,18 @@ class Evaluator:
         """Strain derivative of each atom's energy, sum_z r_z (x) dE_n/dr_z, (n, 3, 3) float64, eV, not symmetrised."""
         return self.derivatives(self.graph(atoms)).virials.cpu().numpy()
 
-    def hessian(self, atoms: Atoms) -> np.ndarray:
-        """Second derivatives of the energy with respect to the positions, (3n, 3n) float64, eV/Angstrom^2."""
-        n = 3 * len(atoms)
-        return hessian(self.model, self.graph(atoms)).cpu().numpy().reshape(n, n)
+    def hessian(self, atoms: Atoms, rows: Sequence[int] | None = None) -> np.ndarray:
+        """Second derivatives of the energy with respect to the positions, (3m, 3n) float64, eV/Angstrom^2.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        rows : sequence of int, optional
+            Atoms whose rows are wanted, m of them; all by default. A row costs the same in a large structure as in a
+            small one.
+        """
+        found = hessian(self.model, self.graph(atoms), rows)
+        return found.cpu().numpy().reshape(3 * found.shape[0], 3 * len(atoms))
 
     def descriptors(self, atoms: Atoms) -> np.ndarray:
         """Environment of each atom: the scalar features of its edges, summed and divided by sqrt(mean neighbours).

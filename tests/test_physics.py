@@ -93,6 +93,14 @@ def test_hessian_is_symmetric_and_knows_no_translation(structure: str) -> None:
     assert np.abs(rows).max() < 1e-12 * scale
 
 
+@pytest.mark.parametrize("structure", structures())
+def test_rows_of_the_hessian_are_those_of_the_whole(structure: str) -> None:
+    atoms, calc = structures()[structure], calculator()
+    rows = [len(atoms) - 1, 0]
+    whole = calc.hessian(atoms).reshape(len(atoms), 3, 3 * len(atoms))
+    assert np.array_equal(calc.hessian(atoms, rows), whole[rows].reshape(6, -1))
+
+
 def test_hessian_without_atoms_or_edges() -> None:
     calc = calculator()
     assert calc.hessian(Atoms()).shape == (0, 0)

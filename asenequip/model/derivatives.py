@@ -1,4 +1,4 @@
-"""Forces, stress, virials and Hessian: all of them follow from the gradient with respect to the edge vectors.
+"""Forces, stress and virials: all of them follow from the gradient with respect to the edge vectors.
 
 The energy depends on positions and cell only through the edge vectors r_z. With g_z = dE/dr_z:
 F_n = sum_{z: c=n} g_z - sum_{z: n(z)=n} g_z, and the strain derivative is sum_z r_z (x) g_z (symmetrised).
@@ -112,29 +112,3 @@ def stress(graph: Graph, virials: Tensor) -> Tensor:
     """Stress of each frame, (f, 3, 3) symmetric, eV/Angstrom^3, tension positive; infinite where there is no volume."""
     total = sum_frames(graph, virials)
     return 0.5 * (total + total.transpose(1, 2)) / graph.volumes()[:, None, None]
-
-
-def hessian(model: Allegro, graph: Graph) -> Tensor:
-    """Second derivatives of the total energy with respect to the positions.
-
-    Parameters
-    ----------
-    model : Allegro
-    graph : Graph
-
-    Returns
-    -------
-    (n, 3, n, 3) float64, eV/Angstrom^2
-    """
-    with torch.enable_grad():
-        vectors = graph.vectors().detach().requires_grad_(True)
-        energy = model(graph, vectors).energies.sum()
-        (gradient,) = torch.autograd.grad(energy, vectors, create_graph=True)
-        rows = []
-        for atom in range(graph.num_atoms):
-            mine = (graph.neighbors == atom).to(torch.float64) - (graph.centers == atom).to(torch.float64)
-            for axis in range(3):
-                (row,) = torch.autograd.grad((gradient[:, axis] * mine).sum(), vectors, retain_graph=True)
-                block = row.new_zeros(graph.num_atoms, 3)
-                rows.append(block.index_add(0, graph.neighbors, row).index_add(0, graph.centers, -row))
-    return torch.stack(rows).view(graph.num_atoms, 3, graph.num_atoms, 3) if rows else torch.zeros(0, 3, 0, 3)
