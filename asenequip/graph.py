@@ -45,7 +45,7 @@ class Graph:
     shifts : (z, 3) float64
         Whole lattice vectors added to the neighbour.
     ptr : (n+1,) int64
-        Edges of atom a are ``ptr[a] : ptr[a+1]``.
+        Edges of atom a are ``ptr[a] : ptr[a+1]``; shorter where the last atoms are ghosts, neighbours but no centres.
     """
 
     positions: Tensor
@@ -62,6 +62,11 @@ class Graph:
     def num_atoms(self) -> int:
         """Number of atoms of all frames."""
         return self.positions.shape[0]
+
+    @property
+    def num_centers(self) -> int:
+        """Number of atoms that are no ghosts."""
+        return self.ptr.shape[0] - 1
 
     @property
     def num_edges(self) -> int:
