@@ -82,13 +82,13 @@ def evaluate_derivatives(
 def _blocks(graph: Graph, max_edges: int | None) -> Iterator[tuple[slice, slice]]:
     """Slices of centres and of their edges, each at most ``max_edges`` edges or one centre."""
     if max_edges is None or graph.num_edges <= max_edges:
-        yield slice(0, graph.num_atoms), slice(0, graph.num_edges)
+        yield slice(0, graph.num_centers), slice(0, graph.num_edges)
         return
     ptr = graph.ptr.cpu().numpy()
     first = 0
-    while first < graph.num_atoms:
+    while first < graph.num_centers:
         last = int(np.searchsorted(ptr, ptr[first] + max_edges, side="right")) - 1
-        last = min(max(last, first + 1), graph.num_atoms)
+        last = min(max(last, first + 1), graph.num_centers)
         yield slice(first, last), slice(int(ptr[first]), int(ptr[last]))
         first = last
 
@@ -97,7 +97,7 @@ def assemble(graph: Graph, vectors: Tensor, gradient: Tensor, energies: Tensor) 
     """Forces and virials from the gradient with respect to the edge vectors, both (z, 3) float64."""
     forces = gradient.new_zeros(graph.num_atoms, 3)
     forces = forces.index_add(0, graph.centers, gradient).index_add(0, graph.neighbors, -gradient)
-    virials = gradient.new_zeros(graph.num_atoms, 3, 3)
+    virials = gradient.new_zeros(graph.num_centers, 3, 3)
     virials = virials.index_add(0, graph.centers, vectors.unsqueeze(2) * gradient.unsqueeze(1))
     return Derivatives(energies, forces, virials)
 
