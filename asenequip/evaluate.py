@@ -4,36 +4,24 @@ from __future__ import annotations
 
 import os
 import warnings
-import weakref
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.stress import full_3x3_to_voigt_6_stress
 
 from asenequip.artifact import DTYPES, Potential, load_artifact, verify
 from asenequip.compiling import CompilationError, fused_engine
 from asenequip.errors import parameter_error
-from asenequip.fused.engine import CoincidingAtomsError, FusedEngine
-from asenequip.graph import (
-    Graph,
-    atom_types,
-    check_geometry,
-    coinciding_atoms,
-    graph_of,
-    input_errors,
-    join_graphs,
-)
+from asenequip.fused.batch import BAD_STRUCTURE, FusedBatch
+from asenequip.fused.engine import FusedEngine
+from asenequip.graph import Graph, check_geometry, graph_of, input_errors, join_graphs
+from asenequip.listcache import ListCache
 from asenequip.model.derivatives import Derivatives, evaluate_derivatives
 from asenequip.model.hessian import hessian
-from asenequip.neighbors import VerletList
+from asenequip.results import PROPERTIES, Outcome, Results, results_of
 
-PROPERTIES = ("energy", "free_energy", "energies", "forces", "stress", "stresses")
-"""Names, as in ASE, of what one evaluation gives."""
-
-Results = dict[str, "float | np.ndarray"]
+__all__ = ["PROPERTIES", "Evaluator", "ListCache", "Outcome", "Results", "predict", "resolve_device"]
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -56,62 +44,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type not in ("cpu", "cuda"):
         raise parameter_error("device", "Evaluator", '"auto", "cpu" or "cuda[:index]"', device)
     return resolved
-
-
-@dataclass
-class _Kept:
-    owner: weakref.ref[Atoms]
-    verlet: VerletList
-
-
-class ListCache:
-    """Verlet lists of the structures seen last, so that several can take turns without losing theirs.
-
-    A list is reused wherever the numbers allow it, whichever object they come in; an object whose list has expired gets
-    a new one in the place of the old.
-
-    Parameters
-    ----------
-    cutoff, skin : float
-        Angstrom.
-    capacity : int
-        Lists kept.
-    max_edges : int
-        Edges kept in all lists together.
-    """
-
-    def __init__(self, cutoff: float, skin: float, capacity: int = 64, max_edges: int = 50_000_000) -> None:
-        self.cutoff, self.skin = cutoff, skin
-        self.capacity, self.max_edges = capacity, max_edges
-        self._kept: list[_Kept] = []
-
-    def list_for(self, atoms: Atoms) -> VerletList:
-        """A list for this structure, valid or about to be rebuilt."""
-        cell, pbc = np.asarray(atoms.cell, np.float64), np.asarray(atoms.pbc, bool)
-        mine = [k for k, kept in enumerate(self._kept) if kept.owner() is atoms]
-        others = [k for k in range(len(self._kept)) if k not in mine]
-        for k in mine + others:
-            if self._kept[k].verlet.is_valid(atoms.positions, cell, pbc):
-                return self._use(k)
-        if mine:
-            return self._use(mine[0])
-        self._kept.insert(0, _Kept(weakref.ref(atoms), VerletList(self.cutoff, self.skin)))
-        self._trim()
-        return self._kept[0].verlet
-
-    @property
-    def builds(self) -> int:
-        """How many times the lists now kept were built."""
-        return sum(kept.verlet.builds for kept in self._kept)
-
-    def _use(self, k: int) -> VerletList:
-        self._kept.insert(0, self._kept.pop(k))
-        return self._kept[0].verlet
-
-    def _trim(self) -> None:
-        del self._kept[self.capacity :]
-        while len(self._kept) > 1 and sum(kept.verlet.num_edges for kept in self._kept) > self.max_edges:
-            self._kept.pop()
 
 
 class Evaluator:
@@ -202,31 +134,28 @@ class Evaluator:
             For each structure "energy" and "free_energy" (float, eV), "energies" (n,), "forces" (n, 3) eV/Angstrom, and
             where the cell has a volume "stress" (6,) and "stresses" (n, 6), eV/Angstrom^3, xx yy zz yz xz xy, tension
             positive.
+
+        Raises
+        ------
+        ase.calculators.calculator.InputError
+            For the first structure that cannot be evaluated.
         """
         results: list[Results] = []
-        if self.engine is not None:
-            return [self._evaluate_fused(atoms, self.engine, last_layer) for atoms in frames]
-        for batch in self._batches(map(self.graph, frames)):
-            results.extend(self._split(batch, self.derivatives(join_graphs(batch), last_layer)))
+        for outcome in self.outcomes(frames, last_layer=last_layer):
+            if isinstance(outcome, Exception):
+                raise outcome
+            results.append(outcome)
         return results
 
-    def _evaluate_fused(self, atoms: Atoms, engine: FusedEngine, last_layer: bool = False) -> Results:
-        check_geometry(atoms)
-        types = atom_types(atoms, self.model.spec.type_names)
-        cell, pbc = np.asarray(atoms.cell, np.float64), np.asarray(atoms.pbc, bool)
-        layer = np.zeros((len(atoms), engine.padded_readout)) if last_layer else None
-        with input_errors():
-            rows = self.lists.list_for(atoms).rows(atoms.positions, cell, pbc)
-            try:
-                frames = np.zeros(len(atoms), np.int32)
-                found = engine.run(atoms.positions, cell[None], frames, types, rows, last_layer=layer)
-            except CoincidingAtomsError as error:
-                center = int(np.searchsorted(rows.ptr, error.edge, side="right")) - 1
-                raise coinciding_atoms(center, int(rows.neighbors[error.edge])) from None
-        results = _results(*found, abs(float(np.linalg.det(cell))))
-        if layer is not None:
-            results["last_layer"] = layer[:, : self.model.spec.readout_width].copy()
-        return results
+    def outcomes(self, frames: Sequence[Atoms], *, last_layer: bool = False) -> list[Outcome]:
+        """As `evaluate`, but a structure that cannot be evaluated gives its error in place of results."""
+        if self.engine is not None:
+            return FusedBatch(self.engine, self.lists, self.max_edges).outcomes(frames, last_layer)
+        found: list[Outcome | None] = [None] * len(frames)
+        for places, graphs in self._batches(frames, found):
+            for k, results in zip(places, self._split(graphs, last_layer), strict=True):
+                found[k] = results
+        return [outcome for outcome in found if outcome is not None]
 
     def derivatives(self, graph: Graph, last_layer: bool = False) -> Derivatives:
         """Energies, forces and virials of a batch as tensors."""
@@ -262,47 +191,32 @@ class Evaluator:
             total = features.new_zeros(graph.num_atoms, features.shape[1]).index_add(0, graph.centers, features)
             return (total * self.model.inverse_norm[graph.types].unsqueeze(1)).cpu().numpy()
 
-    def _batches(self, graphs: Iterable[Graph]) -> Iterable[list[Graph]]:
-        batch: list[Graph] = []
-        edges = 0
-        for graph in graphs:
-            if batch and edges + graph.num_edges > self.max_edges:
-                yield batch
-                batch, edges = [], 0
-            batch.append(graph)
-            edges += graph.num_edges
-        if batch:
-            yield batch
+    def _batches(self, frames: Sequence[Atoms], found: list[Outcome | None]) -> Iterator[tuple[list[int], list[Graph]]]:
+        """Places and graphs of structures to be joined; errors of the others go to ``found``."""
+        places: list[int] = []
+        graphs: list[Graph] = []
+        for k, atoms in enumerate(frames):
+            try:
+                graph = self.graph(atoms)
+            except BAD_STRUCTURE as error:
+                found[k] = error
+                continue
+            if graphs and sum(other.num_edges for other in graphs) + graph.num_edges > self.max_edges:
+                yield places, graphs
+                places, graphs = [], []
+            places.append(k)
+            graphs.append(graph)
+        if graphs:
+            yield places, graphs
 
-    @staticmethod
-    def _split(graphs: Sequence[Graph], derived: Derivatives) -> list[Results]:
-        energies, forces, virials = (
-            np.array(t.detach().cpu().numpy(), dtype=np.float64)
-            for t in (derived.energies, derived.forces, derived.virials)
-        )
-        results, start = [], 0
-        for graph in graphs:
-            atoms = slice(start, start + graph.num_atoms)
-            start = atoms.stop
-            results.append(_results(energies[atoms], forces[atoms], virials[atoms], float(graph.volumes()[0])))
-            if derived.last_layer is not None:
-                results[-1]["last_layer"] = derived.last_layer[atoms].cpu().numpy().copy()
-        return results
-
-
-def _results(energies: np.ndarray, forces: np.ndarray, virials: np.ndarray, volume: float) -> Results:
-    energy = float(energies.sum())
-    found: Results = {
-        "energy": energy,
-        "free_energy": energy,
-        "energies": energies.copy(),
-        "forces": forces.copy(),
-    }
-    if volume > 0:
-        symmetric = 0.5 * (virials + virials.transpose(0, 2, 1)) / volume
-        found["stresses"] = np.ascontiguousarray(full_3x3_to_voigt_6_stress(symmetric).reshape(len(energies), 6))
-        found["stress"] = full_3x3_to_voigt_6_stress(symmetric.sum(axis=0))
-    return found
+    def _split(self, graphs: Sequence[Graph], last_layer: bool) -> list[Results]:
+        joined = join_graphs(graphs)
+        derived = self.derivatives(joined, last_layer)
+        tensors = (derived.energies, derived.forces, derived.virials, joined.volumes())
+        energies, forces, virials, volumes = (t.detach().cpu().numpy() for t in tensors)
+        layer = None if derived.last_layer is None else derived.last_layer.cpu().numpy()
+        starts = np.cumsum([0, *(graph.num_atoms for graph in graphs)])
+        return results_of(starts, energies, forces, virials, volumes, layer)
 
 
 def predict(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import InputError
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from asenequip.neighbors import VerletList, find_edges
@@ -156,6 +156,13 @@ def join_graphs(graphs: Sequence[Graph]) -> Graph:
     )
 
 
+def type_table(type_names: Sequence[str], numbers: np.ndarray) -> np.ndarray:
+    """Index in ``type_names`` by atomic number, -1 for other elements, long enough for ``numbers``; int64."""
+    table = np.full(max(len(chemical_symbols), int(numbers.max(initial=0)) + 1), -1, dtype=np.int64)
+    table[[atomic_numbers[name] for name in type_names]] = np.arange(len(type_names))
+    return table
+
+
 def atom_types(atoms: Atoms, type_names: Sequence[str]) -> np.ndarray:
     """Index of each atom's element in ``type_names``, (n,) int64.
 
@@ -164,11 +171,7 @@ def atom_types(atoms: Atoms, type_names: Sequence[str]) -> np.ndarray:
     ase.calculators.calculator.InputError
         Naming the atoms whose element the model does not know.
     """
-    from ase.data import atomic_numbers
-
-    table = np.full(max(len(chemical_symbols), int(atoms.numbers.max(initial=0)) + 1), -1, dtype=np.int64)
-    table[[atomic_numbers[name] for name in type_names]] = np.arange(len(type_names))
-    types = table[atoms.numbers]
+    types = type_table(type_names, atoms.numbers)[atoms.numbers]
     unknown = np.flatnonzero(types < 0)
     if len(unknown):
         elements = sorted({str(atoms.symbols[k]) for k in unknown})

@@ -13,12 +13,13 @@ LAYERS = (
     ("errors", "files", "interrupt", "settings"),
     ("kernels",),
     ("neighbors",),
-    ("graph",),
+    ("graph", "listcache", "results"),
     ("model",),
     ("fused",),
     ("golden", "artifact"),
     ("compiling",),
     ("evaluate",),
+    ("uncertainty",),
     ("calculator",),
 )
 """From the ground up; a module imports from its own layer and those below it, and everything else stands on top."""

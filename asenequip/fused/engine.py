@@ -66,8 +66,9 @@ class FusedEngine:
         self.spec, self.dtype = spec, np.dtype(dtype)
         plan = Plan(spec, vector_lanes(dtype))
         self.padded_readout = plan.readout
-        library = native.compile_library(source_text(plan, dtype))
-        self._run = library.run
+        self.library = native.compile_library(source_text(plan, dtype))
+        self.library.list.argtypes, self.library.list.restype = (ctypes.c_void_p,), ctypes.c_int64
+        self._run = self.library.run
         self._run.argtypes, self._run.restype = (ctypes.c_void_p,), ctypes.c_int64
         self._constants = {name: aligned(array) for name, array in constants.items()}
         self._fixed = {

@@ -39,6 +39,7 @@ def source_text(plan: Plan, dtype: str) -> str:
             _backward(plan),
             _gradient(plan),
             (here / "driver.hpp").read_text(),
+            (here / "lists.hpp").read_text(),
         ]
     )
 

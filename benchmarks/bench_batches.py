@@ -1,0 +1,163 @@
+"""Ten thousand small structures: evaluated together, beside one by one through the calculator; and relaxed.
+
+``python benchmarks/bench_batches.py [--structures 10000] [--threads 1]`` prints a table and writes
+``results/batches.json``. The structures are displaced copper, nickel and copper-nickel crystals of 8 to 48 atoms with
+strained cells; the potential is an untrained one (l_max 2, U 32, S 64, 5 Angstrom), whose cost is that of a trained
+one. One by one is measured on every tenth structure, in turns with the batches. For relaxation the potential is the
+packaged one of EMT, which has minima; beside it each structure goes through ASE's own optimiser and the calculator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+import tracemalloc
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.optimize import LBFGS
+
+SHAPES = (
+    (2, 1, 1),
+    (3, 1, 1),
+    (2, 2, 1),
+    (5, 1, 1),
+    (3, 2, 1),
+    (7, 1, 1),
+    (2, 2, 2),
+    (3, 3, 1),
+    (5, 2, 1),
+    (11, 1, 1),
+    (3, 2, 2),
+)
+"""Repeats of the cubic cell of four atoms: 8 to 48 atoms."""
+
+
+def structures(count: int, seed: int = 0) -> list[Atoms]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        atoms = bulk("Cu", cubic=True) * SHAPES[rng.integers(len(SHAPES))]
+        atoms.numbers[rng.random(len(atoms)) < rng.choice([0.0, 0.5, 1.0])] = 28
+        atoms.set_cell(atoms.cell @ (np.eye(3) + rng.uniform(-0.03, 0.03, (3, 3))), scale_atoms=True)
+        atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
+        made.append(atoms)
+    return made
+
+
+def evaluate(frames: list[Atoms], potential: Path, parts: int = 10) -> dict[str, float]:
+    """Structures per second, together and one by one in turns, and the most memory that Python and NumPy took."""
+    from asenequip.calculator import AllegroCalculator
+
+    calculator = AllegroCalculator(potential, device="cpu")
+    calculator.evaluate(frames[:50])
+    together = alone = 0.0
+    counted, apart = 0, 0.0
+    for part in range(parts):
+        mine = frames[part * len(frames) // parts : (part + 1) * len(frames) // parts]
+        start = time.perf_counter()
+        found = calculator.evaluate(mine)
+        together += time.perf_counter() - start
+        start = time.perf_counter()
+        forces = []
+        for atoms in mine[::10]:
+            copy = atoms.copy()
+            copy.calc = calculator
+            copy.get_potential_energy()
+            forces.append(copy.get_forces())
+        alone += time.perf_counter() - start
+        counted += len(forces)
+        apart = max(apart, *(float(np.abs(f - r["forces"]).max()) for f, r in zip(forces, found[::10], strict=True)))
+    tracemalloc.start()
+    calculator.evaluate(frames)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    atoms = sum(map(len, frames))
+    return {
+        "structures": len(frames),
+        "atoms": atoms,
+        "together_per_second": len(frames) / together,
+        "one_by_one_per_second": counted / alone,
+        "times_faster": len(frames) / together * alone / counted,
+        "together_us_per_atom": 1e6 * together / atoms,
+        "largest_force_difference": apart,
+        "peak_bytes_per_structure": peak / len(frames),
+    }
+
+
+def relaxation(frames: list[Atoms], cell: str, fmax: float = 0.05, steps: int = 200) -> dict[str, float]:
+    """Relaxations per second, together and one by one with ASE's optimiser, the packaged potential of EMT."""
+    from ase.filters import FrechetCellFilter
+
+    from asenequip.calculator import AllegroCalculator
+    from asenequip.relax import relax
+
+    calculator = AllegroCalculator(str(files("asenequip.data") / "emt.asnq"), device="cpu", dtype="float32")
+    relax(frames[:5], calculator, fmax=fmax, steps=2, cell=cell)
+    start = time.perf_counter()
+    done = relax(frames, calculator, fmax=fmax, steps=steps, cell=cell)
+    together = time.perf_counter() - start
+    start = time.perf_counter()
+    taken = 0
+    some = frames[::10]
+    for atoms in some:
+        copy = atoms.copy()
+        copy.calc = calculator
+        optimizer = LBFGS(copy if cell == "fixed" else FrechetCellFilter(copy), logfile=None)
+        optimizer.run(fmax=fmax, steps=steps)
+        taken += optimizer.nsteps
+    alone = time.perf_counter() - start
+    same = sum(entry.steps for entry in done[::10])
+    return {
+        "structures": len(frames),
+        "converged": sum(entry.converged for entry in done),
+        "steps_per_structure": sum(entry.steps for entry in done) / len(frames),
+        "steps_of_every_tenth": same,
+        "steps_of_every_tenth_one_by_one": taken,
+        "together_per_second": len(frames) / together,
+        "one_by_one_per_second": len(some) / alone,
+        "times_faster": len(frames) / together * alone / len(some),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--structures", type=int, default=10_000)
+    parser.add_argument("--relaxations", type=int, default=500)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "batches.json")
+    options = parser.parse_args()
+    pinned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(options.threads))
+    if any(os.environ.get(name) != value for name, value in pinned.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **pinned})
+    from bench_peer import hardware
+
+    from asenequip.artifact import save_artifact
+    from asenequip.model.allegro import Allegro
+    from asenequip.model.spec import AllegroSpec
+
+    machine = hardware()
+    frames = structures(options.structures)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Allegro(AllegroSpec(("Cu", "Ni"), 5.0, avg_num_neighbors=(43.0, 43.0)))
+        rows = {"evaluate": evaluate(frames, save_artifact(f"{folder}/model.asnq", model))}
+    print(json.dumps(rows["evaluate"], indent=1), flush=True)
+    for cell in ("fixed", "full"):
+        rows[f"relax, cell {cell}"] = relaxation(frames[: options.relaxations], cell)
+        print(cell, json.dumps(rows[f"relax, cell {cell}"], indent=1), flush=True)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    machine["load_after"] = os.getloadavg()[0]
+    options.output.write_text(
+        json.dumps({"machine": machine, "threads": options.threads, "rows": rows}, indent=1) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
