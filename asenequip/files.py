@@ -36,6 +36,31 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 @contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder to write into that takes its name only when everything is in it.
+
+    Raises
+    ------
+    FileExistsError
+        If the name is taken, before any work is done or at the end.
+    """
+    path = Path(path)
+    refusal = f"'{path}' exists and is not overwritten. Choose another name."
+    if path.exists():
+        raise FileExistsError(refusal)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:40]}.") as beside:
+        folder = Path(beside) / "folder"
+        folder.mkdir()
+        yield folder
+        try:
+            os.rename(folder, path)
+        except OSError:
+            raise FileExistsError(refusal) from None
+    _sync_folder(path.parent)
+
+
+@contextmanager
 def _written_beside(path: Path, data: bytes) -> Iterator[str]:
     """Name of a temporary file in the same folder that holds the data, on the disk; gone afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from asenequip.errors import parameter_error
 from asenequip.interrupt import StopRequest, stop_on_signal
 
 OPTIMIZERS = ("lbfgs", "bfgs", "fire")
-CELLS = ("fixed", "isotropic", "full")
+CELLS = ("fixed", "isotropic", "shape", "full")
 
 
 @dataclass
@@ -64,6 +64,7 @@ def relax(
     cell: str = "fixed",
     pressure: float = 0.0,
     optimizer: str = "lbfgs",
+    keep_symmetry: bool = False,
     batch: int = 64,
     watch: Callable[[Mapping[str, int]], None] | None = None,
     stop: StopRequest | None = None,
@@ -82,11 +83,14 @@ def relax(
         Largest force at the end, eV/Angstrom.
     steps : int
         At most, for each structure.
-    cell : {"fixed", "isotropic", "full"}
-        How the cell may change (ASE's FrechetCellFilter).
+    cell : {"fixed", "isotropic", "shape", "full"}
+        How the cell may change (ASE's FrechetCellFilter): not at all, its volume, its shape, or both.
     pressure : float
         External pressure on a moving cell, GPa.
     optimizer : {"lbfgs", "bfgs", "fire"}
+    keep_symmetry : bool
+        Keep the space group (ASE's FixSymmetry, tolerance 0.01 Angstrom; needs spglib). The start is made exactly
+        symmetric, so it can move by as much as the tolerance.
     batch : int
         Structures worked on at a time; no more than have their neighbour lists kept.
     watch : callable, optional
@@ -111,9 +115,12 @@ def relax(
     with stop_on_signal() if stop is None else nullcontext(stop) as stop:
         for start in range(0, len(done), batch):
             part = done[start : start + batch]
+            constraints = [list(entry.atoms.constraints) for entry in part]
             for entry in part:
-                _prepare(entry, cell, pressure, optimizer)
+                _prepare(entry, cell, pressure, optimizer, keep_symmetry)
             _relax_batch(part, calculator, fmax, steps, stop, lambda step: _tell(watch, done, step))
+            for entry, own in zip(part, constraints, strict=True):
+                entry.atoms.set_constraint(own)
     return done
 
 
@@ -132,11 +139,11 @@ def _validate(
         raise parameter_error("optimizer", "relax", "one of " + ", ".join(f'"{k}"' for k in OPTIMIZERS), optimizer)
     if not math.isfinite(pressure):
         raise parameter_error("pressure", "relax", "a finite number of GPa", pressure)
-    if pressure and cell == "fixed":
-        raise ValueError("A pressure needs a cell that can change. Give cell='isotropic' or cell='full' with it.")
+    if pressure and cell in ("fixed", "shape"):
+        raise ValueError("A pressure needs a volume that can change. Give cell='isotropic' or cell='full' with it.")
 
 
-def _prepare(entry: Relaxation, cell: str, pressure: float, optimizer: str) -> None:
+def _prepare(entry: Relaxation, cell: str, pressure: float, optimizer: str, keep_symmetry: bool) -> None:
     from ase.filters import FrechetCellFilter
     from ase.optimize import BFGS, FIRE, LBFGS
 
@@ -144,13 +151,29 @@ def _prepare(entry: Relaxation, cell: str, pressure: float, optimizer: str) -> N
     if cell != "fixed" and atoms.cell.rank < 3:
         entry.error = "its cell has fewer than three lattice vectors and cannot be relaxed"
         return
+    if keep_symmetry:
+        _fix_symmetry(atoms)
     entry._target = atoms
     if cell != "fixed":
         entry._target = FrechetCellFilter(
-            atoms, hydrostatic_strain=cell == "isotropic", scalar_pressure=pressure * units.GPa
+            atoms,
+            hydrostatic_strain=cell == "isotropic",
+            constant_volume=cell == "shape",
+            scalar_pressure=pressure * units.GPa,
         )
     kind = {"lbfgs": LBFGS, "bfgs": BFGS, "fire": FIRE}[optimizer]
     entry._optimizer = kind(entry._target, logfile=None)
+
+
+def _fix_symmetry(atoms: Atoms) -> None:
+    from ase.constraints import FixSymmetry
+
+    if not atoms.pbc.all():
+        raise ValueError("A symmetry can be kept only in a structure that is periodic in three directions.")
+    try:
+        atoms.set_constraint([*atoms.constraints, FixSymmetry(atoms)])
+    except ImportError:
+        raise ImportError("Keeping the symmetry needs spglib. Install it: pip install spglib") from None
 
 
 def _relax_batch(

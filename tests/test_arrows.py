@@ -23,7 +23,13 @@ LAYERS = (
     ("calculator",),
 )
 """From the ground up; a module imports from its own layer and those below it, and everything else stands on top."""
-SIDES = {"train": set(), "cluster": set(), "active": {"train", "cluster"}, "interface": {"cluster"}}
+SIDES = {
+    "train": set(),
+    "cluster": set(),
+    "active": {"train", "cluster"},
+    "interface": {"cluster"},
+    "properties": set(),
+}
 """The packages at the top, and which of one another they may import."""
 
 

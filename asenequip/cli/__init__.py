@@ -25,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 done but for some structures; 2 error; 130 stopped. Training: asenequip-train.",
 )
-for _verb in (info, convert, evaluate, relax, md, cluster):
+for _verb in (info, convert, evaluate, relax, md, phonons, eos, elastic, cluster):
     app.command()(_verb)
 app.command(name="compile")(compile_)
 

@@ -37,9 +37,14 @@ def relax(
     index: Index = ":",
     fmax: Annotated[float, typer.Option("--fmax", help="Largest force at the end, eV/Angstrom.")] = 0.01,
     steps: Annotated[int, typer.Option("--steps", help="Steps at most, for each structure.")] = 500,
-    cell: Annotated[str, typer.Option("--cell", help="How the cell may change: fixed, isotropic or full.")] = "fixed",
+    cell: Annotated[
+        str, typer.Option("--cell", help="How the cell may change: fixed, isotropic, shape or full.")
+    ] = "fixed",
     pressure: Annotated[float, typer.Option("--pressure", help="External pressure on a moving cell, GPa.")] = 0.0,
     optimizer: Annotated[str, typer.Option("--optimizer", help="lbfgs, bfgs or fire, of ASE's.")] = "lbfgs",
+    keep_symmetry: Annotated[
+        bool, typer.Option("--keep-symmetry", help="Keep the space group (needs spglib).")
+    ] = False,
     device: Device = "auto",
     dtype: Dtype = "float64",
     debug: Debug = False,
@@ -63,6 +68,7 @@ def relax(
             cell=cell,
             pressure=pressure,
             optimizer=optimizer,
+            keep_symmetry=keep_symmetry,
             stop=stop,
             watch=lambda now: progress.show(now["done"], f"step {now['step']}, {now['failed']} failed"),
         )

@@ -1,0 +1,105 @@
+"""Phonons as files: phonopy's own, tables, and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from asenequip.properties.figures import band_figure, thermal_figure
+from asenequip.properties.spectra import Bands
+from asenequip.properties.tables import write_csv, write_json
+
+if TYPE_CHECKING:
+    from asenequip.properties.phonons import Phonons
+
+
+def write(
+    found: Phonons, folder: Path, *, mesh: int | Sequence[int], temperatures: ArrayLike, points: int
+) -> list[Path]:
+    """Write everything about phonons into a folder; no file may exist.
+
+    ``phonopy_params.yaml`` (cells, displacements, forces or force constants: ``phonopy-load`` reads it alone),
+    ``FORCE_SETS`` where forces were used, ``FORCE_CONSTANTS``; ``bands.csv``, ``dos.csv``, ``thermal.csv``,
+    ``phonons.json``; ``bands.png``, ``thermal.png``.
+
+    Parameters
+    ----------
+    found : Phonons
+    folder : Path
+    mesh : int or (3,) ints
+        Of wave vectors, for the density of states and thermal properties.
+    temperatures : (t,) floats
+        K.
+    points : int
+        On each line between special points.
+
+    Returns
+    -------
+    list of Path
+    """
+    paths = _write_phonopy(found, folder)
+    lines, density = found.bands(points), found.density_of_states(mesh)
+    thermal = found.thermal_properties(temperatures, mesh)
+    tables = [folder / name for name in ("bands.csv", "dos.csv", "thermal.csv")]
+    write_csv(tables[0], _band_columns(lines))
+    write_csv(tables[1], {"frequency_THz": density.frequencies, "states_per_THz": density.density})
+    columns = {
+        "temperature_K": thermal.temperatures,
+        "free_energy_eV": thermal.free_energy,
+        "entropy_eV_per_K": thermal.entropy,
+        "heat_capacity_eV_per_K": thermal.heat_capacity,
+    }
+    write_csv(tables[2], columns)
+    summary = folder / "phonons.json"
+    write_json(summary, _summary(found, thermal.imaginary))
+    figures = [folder / name for name in ("bands.png", "thermal.png")]
+    band_figure(lines, density, figures[0])
+    thermal_figure(thermal, figures[1])
+    return [*paths, *tables, summary, *figures]
+
+
+def _write_phonopy(found: Phonons, folder: Path) -> list[Path]:
+    from phonopy.file_IO import write_FORCE_CONSTANTS, write_FORCE_SETS
+
+    phonopy = found.phonopy
+    paths = [folder / name for name in ("phonopy_params.yaml", "FORCE_CONSTANTS", "FORCE_SETS")]
+    taken = [path for path in paths if path.exists()]
+    if taken:
+        raise FileExistsError(f"'{taken[0]}' exists and is not overwritten. Choose another folder.")
+    with_forces = found.method == "displacements"
+    phonopy.save(paths[0], settings={"force_constants": not with_forces})
+    write_FORCE_CONSTANTS(phonopy.force_constants, filename=paths[1], p2s_map=phonopy.primitive.p2s_map)
+    if with_forces:
+        write_FORCE_SETS(phonopy.dataset, filename=paths[2])
+    return paths if with_forces else paths[:2]
+
+
+def _band_columns(bands: Bands) -> dict[str, Any]:
+    """Line by line: number of the line, distance, wave vector, and the frequency of each branch."""
+    qpoints, frequencies = np.concatenate(bands.qpoints), np.concatenate(bands.frequencies)
+    columns: dict[str, Any] = {
+        "line": np.repeat([f"{start}-{end}" for start, end in bands.labels], [len(d) for d in bands.distances]),
+        "distance_per_A": np.concatenate(bands.distances),
+    }
+    columns |= {name: qpoints[:, axis] for axis, name in enumerate(("q1", "q2", "q3"))}
+    return columns | {f"frequency_{k + 1}_THz": frequencies[:, k] for k in range(frequencies.shape[1])}
+
+
+def _summary(found: Phonons, imaginary: float) -> dict[str, Any]:
+    phonopy = found.phonopy
+    return {
+        "method": found.method,
+        "evaluations": found.evaluations,
+        "supercell_matrix": np.asarray(phonopy.supercell_matrix),
+        "supercell_atoms": len(phonopy.supercell),
+        "primitive_atoms": len(phonopy.primitive),
+        "space_group": str(phonopy.symmetry.dataset.international),
+        "residual_force_eV_per_A": found.residual_force,
+        "acoustic_sum_rule_eV_per_A2": {"calculated": found.drift, "enforced": found.enforced_drift},
+        "gamma_frequencies_THz": found.frequencies([0.0, 0.0, 0.0])[0],
+        "imaginary_modes": imaginary,
+    }
