@@ -12,9 +12,12 @@ from asenequip.cli.cluster import cluster
 from asenequip.cli.common import Verbs
 from asenequip.cli.compile import compile_
 from asenequip.cli.convert import convert
+from asenequip.cli.elastic import elastic
+from asenequip.cli.eos import eos
 from asenequip.cli.evaluate import evaluate
 from asenequip.cli.info import info
 from asenequip.cli.md import md
+from asenequip.cli.phonons import phonons
 from asenequip.cli.relax import relax
 
 app = typer.Typer(

@@ -70,10 +70,11 @@ def phonons(
 def _text(found: Phonons) -> str:
     phonopy = found.phonopy
     modes = " ".join(f"{frequency:.4f}" for frequency in found.frequencies([0.0, 0.0, 0.0])[0][3:])
+    group = phonopy.symmetry.dataset.international
     source = "the Hessian" if found.method == "hessian" else f"{found.evaluations} displaced supercells"
     return "\n".join(
         [
-            f"Force constants of {len(phonopy.supercell)} atoms, {phonopy.symmetry.dataset.international} from {source}",
+            f"Force constants of {len(phonopy.supercell)} atoms, {group}, from {source}.",
             f"Largest force in the crystal {found.residual_force:.1e} eV/A; acoustic sum rule off by "
             f"{found.drift:.1e} eV/A^2 as calculated, {found.enforced_drift:.1e} now.",
             f"Optical modes at the zone centre (THz): {modes or 'none'}",

@@ -1,0 +1,69 @@
+"""Active learning: explore, select, label, train, until fresh frames are predicted well enough.
+
+Each step takes Atoms (or arrays) and gives Atoms back, and can be used alone: `select` and its parts, `cut_out`,
+`label_frames`, `explore`; `run_campaign` puts them together, unattended and restartable.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asenequip.active.campaign import run_campaign
+    from asenequip.active.cutouts import cut_out
+    from asenequip.active.ensemble import train_ensemble
+    from asenequip.active.explore import explore
+    from asenequip.active.labellers import make_labeller
+    from asenequip.active.labelling import label_frames
+    from asenequip.active.novelty import Novelty
+    from asenequip.active.selection import drop_duplicates, farthest_points, select, select_frames
+    from asenequip.active.settings import Campaign, load_campaign
+    from asenequip.active.store import LabelStore, structure_key
+
+_HOMES = {
+    "Campaign": "settings",
+    "LabelStore": "store",
+    "Novelty": "novelty",
+    "cut_out": "cutouts",
+    "drop_duplicates": "selection",
+    "explore": "explore",
+    "farthest_points": "selection",
+    "label_frames": "labelling",
+    "load_campaign": "settings",
+    "make_labeller": "labellers",
+    "run_campaign": "campaign",
+    "select": "selection",
+    "select_frames": "selection",
+    "structure_key": "store",
+    "train_ensemble": "ensemble",
+}
+
+__all__ = [
+    "Campaign",
+    "LabelStore",
+    "Novelty",
+    "cut_out",
+    "drop_duplicates",
+    "explore",
+    "farthest_points",
+    "label_frames",
+    "load_campaign",
+    "make_labeller",
+    "run_campaign",
+    "select",
+    "select_frames",
+    "structure_key",
+    "train_ensemble",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that importing the subpackage costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,100 @@
+"""Atoms in a sphere: a small periodic structure around one environment of a large cell, for labelling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+
+from asenequip.errors import parameter_error
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """A structure cut out of a larger one.
+
+    Attributes
+    ----------
+    atoms : ase.Atoms
+        The chosen atom first, at the centre of an orthorhombic box with vacuum on all sides; periodic, so that
+        plane-wave codes take it. ``arrays["original"]`` holds each atom's index in the large cell,
+        ``arrays["exact"]`` whether its whole environment is inside.
+    center : int
+        Index of the chosen atom in the large cell.
+    radius : float
+        Angstrom.
+    """
+
+    atoms: Atoms
+    center: int
+    radius: float
+
+
+def cut_out(
+    atoms: Atoms,
+    center: int,
+    radius: float,
+    *,
+    cutoff: float,
+    vacuum: float = 6.0,
+) -> CutOut:
+    """Cut the atoms within a radius of one atom out of a structure, periodic images included.
+
+    Only atoms nearer to the centre than ``radius - cutoff`` keep their whole environment; these are "exact", and
+    labels of the others' forces belong to the surface that the cut has made.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Any cell, any periodicity; also cells smaller than the radius, whose atoms then appear several times.
+    center : int
+    radius : float
+        Angstrom.
+    cutoff : float
+        Of the potential, Angstrom; below ``radius``.
+    vacuum : float
+        Least distance between a cut-out and its periodic images, Angstrom.
+
+    Returns
+    -------
+    CutOut
+
+    Raises
+    ------
+    ValueError
+        For an index out of range, or a radius not above the cutoff.
+    """
+    if not 0 <= center < len(atoms):
+        raise parameter_error("center", "cut_out", f"an index from 0 to {len(atoms) - 1}", center)
+    if not radius >= cutoff > 0:
+        raise parameter_error("radius", "cut_out", f"at least the cutoff, {cutoff:g}", radius)
+    if not vacuum > 0:
+        raise parameter_error("vacuum", "cut_out", "a positive float, Angstrom", vacuum)
+    indices, vectors = surroundings(atoms, center, radius)
+    original = np.concatenate([[center], indices])
+    offsets = np.concatenate([np.zeros((1, 3)), vectors])
+    found = Atoms(numbers=atoms.numbers[original], positions=offsets)
+    low, high = offsets.min(axis=0), offsets.max(axis=0)
+    found.set_cell(high - low + vacuum)
+    found.positions += 0.5 * vacuum - low
+    found.pbc = True
+    found.set_array("original", original)
+    found.set_array("exact", np.linalg.norm(offsets, axis=1) <= radius - cutoff + 1e-9)
+    found.info["cut_out"] = f"atom {center}, radius {radius:g}"
+    return CutOut(found, center, radius)
+
+
+def surroundings(atoms: Atoms, center: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """All other atoms and images within a radius of one atom: indices (m,) and vectors from it (m, 3), by distance."""
+    first, second, vectors = neighbor_list("ijD", _around(atoms, center), radius)
+    mine = first == center
+    indices, vectors = second[mine], vectors[mine]
+    order = np.argsort(np.linalg.norm(vectors, axis=1), kind="stable")
+    return indices[order], vectors[order]
+
+
+def _around(atoms: Atoms, center: int) -> Atoms:
+    """A copy with nothing but geometry."""
+    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

@@ -1,0 +1,60 @@
+"""How far a potential can be trusted: last-layer rigidity, ensembles, calibration, and a guard for dynamics."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asenequip.uncertainty.calibration import (
+        Reliability,
+        calibration_error,
+        conformal_quantile,
+        rank_correlation,
+        reliability,
+    )
+    from asenequip.uncertainty.ensemble import Ensemble
+    from asenequip.uncertainty.fit import add_uncertainty, fit_last_layer
+    from asenequip.uncertainty.guard import Guard, GuardStop
+    from asenequip.uncertainty.last_layer import LastLayer, Uncertainty
+
+_HOMES = {
+    "Ensemble": "ensemble",
+    "Guard": "guard",
+    "GuardStop": "guard",
+    "LastLayer": "last_layer",
+    "Reliability": "calibration",
+    "Uncertainty": "last_layer",
+    "add_uncertainty": "fit",
+    "calibration_error": "calibration",
+    "conformal_quantile": "calibration",
+    "fit_last_layer": "fit",
+    "rank_correlation": "calibration",
+    "reliability": "calibration",
+}
+
+__all__ = [
+    "Ensemble",
+    "Guard",
+    "GuardStop",
+    "LastLayer",
+    "Reliability",
+    "Uncertainty",
+    "add_uncertainty",
+    "calibration_error",
+    "conformal_quantile",
+    "fit_last_layer",
+    "rank_correlation",
+    "reliability",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use, so that importing the subpackage costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,151 @@
+"""Choosing frames and cutting environments out: known answers, brute force, and periodic copies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asenequip.active import cut_out, drop_duplicates, farthest_points, select, select_frames
+from asenequip.active.novelty import Novelty
+
+
+def coordination(atoms: Atoms) -> np.ndarray:
+    """Two numbers per atom that tell its surroundings: sums of exponentials of the distances."""
+    from ase.neighborlist import neighbor_list
+
+    centers, distances = neighbor_list("id", atoms, 5.0)
+    columns = [np.bincount(centers, np.exp(-distances / width), minlength=len(atoms)) for width in (0.5, 1.0)]
+    return np.stack(columns, axis=1)
+
+
+def test_farthest_points_on_a_line_are_the_ends_then_the_middle():
+    line = np.array([0.0, 1, 2, 3, 5, 7.4, 10])[:, None]
+    assert line[farthest_points(line, 3, known=np.array([[0.0]])), 0].tolist() == [10, 5, 7.4]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_farthest_points_leave_at_most_twice_the_least_distance(seed, count):
+    """Gonzalez's bound, against the best choice by trying all."""
+    from itertools import combinations
+
+    points = np.random.default_rng(seed).uniform(size=(8, 2))
+    distances = np.linalg.norm(points[:, None] - points, axis=2)
+
+    def left(chosen):
+        return distances[:, list(chosen)].min(axis=1).max()
+
+    best = min(left(chosen) for chosen in combinations(range(8), count))
+    assert left(farthest_points(points, count)) <= 2 * best + 1e-12
+
+
+def test_nothing_is_chosen_twice_and_duplicates_never():
+    rng = np.random.default_rng(0)
+    points = np.repeat(rng.normal(size=(5, 3)), 3, axis=0)
+    for method in ("mixed", "diverse", "random", "uncertain", "novel"):
+        chosen = select(
+            points, 15, method=method, uncertainties=rng.uniform(size=15), novelties=rng.uniform(size=15)
+        ).indices
+        assert len(chosen) == 5
+        assert len({tuple(points[k]) for k in chosen}) == 5
+    assert drop_duplicates(points, known=points[:3]).tolist() == [3, 6, 9, 12]
+
+
+def test_uncertain_takes_the_largest_and_mixed_spreads_them():
+    points = np.array([[0.0], [0.01], [0.02], [5.0], [10.0]])
+    doubt = np.array([1.0, 0.9, 0.95, 0.5, 0.01])
+    assert select(points, 2, method="uncertain", uncertainties=doubt).indices.tolist() == [0, 2]
+    assert select(points, 2, method="mixed", uncertainties=doubt).indices.tolist() == [0, 3]
+
+
+def test_no_candidates_no_choice():
+    for method in ("mixed", "diverse", "random"):
+        assert len(select(np.zeros((0, 3)), 4, method=method).indices) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"method": "best"}, "'method' parameter of select"), ({"method": "uncertain"}, "'uncertainties' parameter")],
+)
+def test_wrong_wishes_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        select(np.zeros((2, 1)), 1, **options)
+
+
+def test_selected_frames_are_unlike_the_known_ones():
+    known = [bulk("Cu", cubic=True) for _ in range(3)]
+    for k, atoms in enumerate(known):
+        atoms.rattle(0.02, seed=k)
+    near = [atoms.copy() for atoms in known]
+    for k, atoms in enumerate(near):
+        atoms.rattle(0.02, seed=10 + k)
+    far = bulk("Cu", cubic=True, a=4.2)
+    for method in ("diverse", "novel"):
+        chosen = select_frames([*near, far], 1, coordination, method=method, known=known)
+        assert chosen.indices.tolist() == [3]
+        assert chosen.reasons[0].startswith(method)
+
+
+def test_novelty_is_one_at_the_edge_of_the_known_and_infinite_for_new_elements():
+    frames = []
+    for k in range(12):
+        atoms = bulk("Cu", cubic=True) * (2, 1, 1)
+        atoms.rattle(0.05, seed=k)
+        frames.append(atoms)
+    judge = Novelty(coordination, k=3).fit(frames[:11])
+    inside = judge(frames[11])
+    outside = judge(bulk("Cu", "bcc", a=2.7, cubic=True))
+    assert np.median(inside) < 1 < outside.min()
+    assert np.isinf(judge(bulk("Al"))).all()
+    assert judge.log_density(bulk("Cu", "bcc", a=2.7, cubic=True)).max() < np.median(judge.log_density(frames[11]))
+
+
+CELLS = {
+    "cubic": np.eye(3) * 3.6,
+    "skewed": np.array([[3.6, 0, 0], [1.9, 3.3, 0], [-1.2, 0.7, 4.0]]),
+    "left-handed": np.array([[0, 3.6, 0], [3.6, 0, 0], [0, 0, 3.6]]),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("pbc", [True, (True, True, False), False])
+def test_cut_outs_have_every_atom_and_image_within_the_radius(cell, pbc):
+    """Against a brute-force sum over images, in cells smaller than the radius."""
+    rng = np.random.default_rng(3)
+    atoms = Atoms("CuAlCu", scaled_positions=rng.uniform(-1, 2, (3, 3)), cell=CELLS[cell], pbc=pbc)
+    radius, images = 6.0, 6
+    shifts = np.array(np.meshgrid(*[np.arange(-images, images + 1) if p else [0] for p in atoms.pbc])).reshape(3, -1).T
+    every = (atoms.positions[:, None] + shifts @ atoms.cell.array).reshape(-1, 3) - atoms.positions[1]
+    wanted = np.sort(np.linalg.norm(every, axis=1))
+    wanted = wanted[wanted <= radius]
+    found = cut_out(atoms, 1, radius, cutoff=3.0).atoms
+    np.testing.assert_allclose(np.sort(np.linalg.norm(found.positions - found.positions[0], axis=1)), wanted, atol=1e-9)
+    assert found.symbols[0] == "Al"
+    assert (found.numbers == atoms.numbers[found.arrays["original"]]).all()
+
+
+def test_exact_atoms_of_a_cut_out_have_the_environment_of_the_large_cell():
+    atoms = bulk("Cu", cubic=True) * (3, 3, 3)
+    atoms.rattle(0.1, seed=0)
+    found = cut_out(atoms, 17, 7.0, cutoff=4.0, vacuum=8.0).atoms
+    from ase.neighborlist import neighbor_list
+
+    def environments(structure):
+        first, distances = neighbor_list("id", structure, 4.0)
+        return [np.sort(distances[first == k]) for k in range(len(structure))]
+
+    small, large = environments(found), environments(atoms)
+    exact = np.flatnonzero(found.arrays["exact"])
+    assert 0 in exact
+    assert 5 < len(exact) < len(found)
+    for k in exact:
+        np.testing.assert_allclose(small[k], large[found.arrays["original"][k]], atol=1e-9)
+
+
+def test_a_radius_below_the_cutoff_is_refused():
+    with pytest.raises(ValueError, match="'radius' parameter of cut_out"):
+        cut_out(bulk("Cu"), 0, 3.0, cutoff=4.0)
