@@ -27,7 +27,7 @@ SIDES = {
     "train": set(),
     "cluster": set(),
     "active": {"train", "cluster"},
-    "interface": {"cluster"}, "properties": set(),
+    "interface": {"cluster"},
     "properties": set(),
 }
 """The packages at the top, and which of one another they may import."""
