@@ -1,7 +1,8 @@
 """``model.asnq``: one file per potential; no pickle, hashes, limits, and a golden frame that is replayed on loading.
 
 A zip of stored entries: ``model.json`` (spec, precision, provenance, versions, SHA-256 of the other entries),
-``weights.safetensors``, and ``golden.json`` (a structure with its float64 energy, forces and stress).
+``weights.safetensors``, ``golden.json`` (a structure with its float64 energy, forces and stress), and, where an
+uncertainty was fitted, ``uncertainty.json`` and ``uncertainty.safetensors``.
 """
 
 from __future__ import annotations
@@ -33,9 +34,15 @@ from asenequip.model.spec import AllegroSpec
 
 FORMAT_VERSION = 1
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_LIMITS = {"model.json": 16 << 20, "golden.json": 64 << 20, "weights.safetensors": 4 << 30}
+_REQUIRED = {"model.json": 16 << 20, "golden.json": 64 << 20, "weights.safetensors": 4 << 30}
+_OPTIONAL = {"uncertainty.json": 1 << 20, "uncertainty.safetensors": 256 << 20}
+_LIMITS = {**_REQUIRED, **_OPTIONAL}
 _MAX_DEPTH = 64
 """Hidden layers of any one network: more than any potential has, fewer than would exhaust the memory."""
+
+
+UncertaintyPart = tuple[dict[str, Any], dict[str, np.ndarray]]
+"""JSON-able record and arrays of a fitted uncertainty."""
 
 
 class ArtifactError(ValueError):
@@ -58,6 +65,8 @@ class Potential:
         File it was read from.
     sha256 : str
         Hash of that file.
+    uncertainty : (dict, dict of ndarray), optional
+        Record and arrays of a fitted uncertainty; `asenequip.uncertainty` makes sense of them.
     """
 
     model: Allegro
@@ -65,6 +74,7 @@ class Potential:
     dtype: str
     path: Path | None
     sha256: str
+    uncertainty: UncertaintyPart | None = None
 
     @property
     def spec(self) -> AllegroSpec:
@@ -84,6 +94,7 @@ def save_artifact(
     *,
     golden: Atoms | None = None,
     provenance: Mapping[str, Any] | None = None,
+    uncertainty: UncertaintyPart | None = None,
 ) -> Path:
     """Write a potential to one file, atomically; an existing file is never overwritten.
 
@@ -97,6 +108,8 @@ def save_artifact(
         where this one has no atoms or more than 4096.
     provenance : mapping, optional
         JSON-able account of the training.
+    uncertainty : (dict, dict of ndarray), optional
+        As `asenequip.uncertainty.LastLayer.to_part` gives it.
 
     Returns
     -------
@@ -122,6 +135,10 @@ def save_artifact(
         "weights.safetensors": save_tensors(state),
         "golden.json": _json(golden_record(model, frame)),
     }
+    if uncertainty is not None:
+        record, arrays = uncertainty
+        tensors = {name: torch.from_numpy(np.array(array, np.float64)) for name, array in arrays.items()}
+        entries |= {"uncertainty.json": _json(record), "uncertainty.safetensors": save_tensors(tensors)}
     header = {
         "format": "asnq",
         "format_version": FORMAT_VERSION,
@@ -188,7 +205,8 @@ def load_artifact(
     if wanted not in DTYPES:
         raise ValueError(f'The dtype of a potential must be "float32" or "float64". Got {wanted!r} instead.')
     model = model.to(DTYPES[wanted]).to(device)
-    return Potential(model, header["provenance"], stored, path, hashlib.sha256(data).hexdigest())
+    uncertainty = _parse_uncertainty(entries, path)
+    return Potential(model, header["provenance"], stored, path, hashlib.sha256(data).hexdigest(), uncertainty)
 
 
 def verify(potential: Potential) -> None:
@@ -244,7 +262,9 @@ def _unzip(data: bytes, path: Path) -> dict[str, bytes]:
             entries[info.filename] = archive.read(info)
         except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, NotImplementedError) as error:
             raise _fault(path, f"its entry {info.filename} cannot be read ({error})") from error
-    missing = set(_LIMITS) - set(entries)
+    missing = set(_REQUIRED) - set(entries)
+    if len(set(_OPTIONAL) - set(entries)) == 1:
+        missing = set(_OPTIONAL) - set(entries)
     if missing:
         raise _fault(path, f"it lacks {', '.join(sorted(missing))}")
     return entries
@@ -277,7 +297,7 @@ def _parse_header(entries: Mapping[str, bytes], path: Path) -> dict[str, Any]:
     if header.get("dtype") not in list(DTYPES) or not isinstance(header.get("provenance"), dict):
         raise _fault(path, "its model.json has no valid dtype or provenance")
     hashes = header.get("sha256")
-    for name in ("weights.safetensors", "golden.json"):
+    for name in sorted(set(entries) - {"model.json"}):
         wanted = hashes.get(name) if isinstance(hashes, dict) else None
         if wanted != hashlib.sha256(entries[name]).hexdigest():
             raise _fault(path, f"its {name} does not match its SHA-256")
@@ -294,6 +314,14 @@ def _parse_weights(data: bytes, path: Path) -> dict[str, Tensor]:
             raise _fault(path, f"its weight '{name}' has type {tensor.dtype}")
     _check_finite(state, str(path))
     return state
+
+
+def _parse_uncertainty(entries: Mapping[str, bytes], path: Path) -> UncertaintyPart | None:
+    if "uncertainty.json" not in entries:
+        return None
+    record = _parse_json(entries["uncertainty.json"], "uncertainty.json", path)
+    arrays = _parse_weights(entries["uncertainty.safetensors"], path)
+    return record, {name: tensor.numpy() for name, tensor in arrays.items()}
 
 
 def _check_finite(state: Mapping[str, Tensor], where: str) -> None:

@@ -15,7 +15,9 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 
 from asenequip.artifact import Potential
 from asenequip.evaluate import PROPERTIES, Evaluator, Outcome, Results
+from asenequip.graph import atom_types
 from asenequip.settings import calculator_defaults
+from asenequip.uncertainty.last_layer import LastLayer, Uncertainty
 
 
 class AllegroCalculator(Calculator):
@@ -72,6 +74,10 @@ class AllegroCalculator(Calculator):
     def _open(self, evaluator: Evaluator, device: str) -> None:
         self.evaluator = evaluator
         self._lock = threading.RLock()
+        self._last_layer: np.ndarray | None = None
+        part, spec = evaluator.potential.uncertainty, evaluator.potential.spec
+        width = spec.readout_width if spec.readout_depth else spec.num_scalar_features * (spec.num_layers + 1)
+        self.rigidity = None if part is None else LastLayer.from_part(part, width)
         path = evaluator.potential.path
         self.parameters = {
             "model": None if path is None else str(path.resolve()),
@@ -104,7 +110,8 @@ class AllegroCalculator(Calculator):
         unknown = set(properties) - set(self.implemented_properties)
         if unknown:
             raise PropertyNotImplementedError(f"An Allegro potential has no {', '.join(sorted(unknown))}.")
-        results = self.evaluator.evaluate([atoms])[0]
+        results = self.evaluator.evaluate([atoms], last_layer=self.rigidity is not None)[0]
+        layer = results.pop("last_layer") if self.rigidity is not None else None
         missing = [name for name in properties if name not in results]
         if missing:
             raise PropertyNotImplementedError(
@@ -112,7 +119,7 @@ class AllegroCalculator(Calculator):
                 "Give the atoms a full cell (a slab may keep vacuum in it)."
             )
         self.atoms = atoms.copy()
-        self.results = dict(results)
+        self.results, self._last_layer = dict(results), None if layer is None else np.asarray(layer)
 
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """One property, from the last results if they still hold; safe to call from several threads."""
@@ -152,15 +159,34 @@ class AllegroCalculator(Calculator):
         with self._lock:
             return self.evaluator.descriptors(atoms)
 
+    def uncertainty(self, atoms: Atoms) -> Uncertainty:
+        """Calibrated standard deviations of energy, energies and forces, from the pass that gives the forces.
+
+        Raises
+        ------
+        ValueError
+            If the potential carries no fitted uncertainty.
+        """
+        if self.rigidity is None:
+            raise ValueError(
+                "This potential carries no uncertainty.\n"
+                "Train with 'uncertainty:' in the settings, or add one with asenequip.uncertainty.add_uncertainty."
+            )
+        with self._lock:
+            if self._last_layer is None or self.check_state(atoms):
+                self.calculate(atoms)
+            types = np.asarray(atom_types(atoms, self.rigidity.type_names))
+            return self.rigidity.deviations(np.asarray(self._last_layer), types)
+
     def virials(self, atoms: Atoms) -> np.ndarray:
         """Strain derivative of each atom's energy, (n, 3, 3) float64, eV."""
         with self._lock:
             return self.evaluator.virials(atoms)
 
-    def hessian(self, atoms: Atoms) -> np.ndarray:
-        """Second derivatives of the energy, (3n, 3n) float64, eV/Angstrom^2."""
+    def hessian(self, atoms: Atoms, rows: Sequence[int] | None = None) -> np.ndarray:
+        """Second derivatives of the energy, (3m, 3n) float64, eV/Angstrom^2; m atoms' rows, all n by default."""
         with self._lock:
-            return self.evaluator.hessian(atoms)
+            return self.evaluator.hessian(atoms, rows)
 
     # -- copies -------------------------------------------------------------------------------------------------------
 

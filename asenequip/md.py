@@ -73,6 +73,7 @@ def run_md(
     state_seconds: float = 10.0,
     guards: Guards = Guards(),
     watch: Callable[[Mapping[str, float]], None] | None = None,
+    observe: Callable[[Atoms, int], None] | None = None,
 ) -> Atoms:
     """Run molecular dynamics; the integrators are ASE's.
 
@@ -103,6 +104,9 @@ def run_md(
     guards : Guards
     watch : callable, optional
         Gets the numbers of each table row as a mapping, and "steps".
+    observe : callable, optional
+        Gets the atoms and the number of each step, such as an `asenequip.uncertainty.Guard`; what it raises ends
+        the run, with the state written.
 
     Returns
     -------
@@ -136,7 +140,7 @@ def run_md(
             state = Path(trajectory).with_suffix(".restart")
         paths = {"trajectory": trajectory, "log": log, "state": state}
         run = _start(atoms, calculator, settings, {k: Path(v) for k, v in paths.items() if v is not None}, guards)
-    run.watch, run.state_seconds = watch, state_seconds
+    run.watch, run.observe, run.state_seconds = watch, observe, state_seconds
     with stop_on_signal() as stop:
         return run.go(steps, stop)
 
@@ -212,6 +216,7 @@ class _Run:
         self.frames: Frames | None = None
         self.table: Table | None = None
         self.watch: Callable[[Mapping[str, float]], None] | None = None
+        self.observe: Callable[[Atoms, int], None] | None = None
         limit = guards.max_temperature or max(1e4, 10 * settings.temperature)
         self.guards = dataclasses.replace(guards, max_temperature=limit)
         self.state_seconds = 0.0
@@ -228,6 +233,7 @@ class _Run:
         if first == 0:
             self._guarded(self.atoms.get_forces)
             self._check()
+            self._show()
             self._report()
         else:
             self.kept = first
@@ -239,6 +245,7 @@ class _Run:
                 self._stop()
             self._guarded(lambda: next(moves))
             self._check()
+            self._show()
             if self.integrator.nsteps % self.settings.interval == 0:
                 self._report()
         if self.kept != self.integrator.nsteps:
@@ -250,6 +257,16 @@ class _Run:
             step()
         except (InputError, CalculationFailed) as error:
             raise Unstable(self._complaint(str(error))) from error
+
+    def _show(self) -> None:
+        """Let the observer look; where it ends the run, the state is kept first."""
+        if self.observe is None:
+            return
+        try:
+            self.observe(self.atoms, self.integrator.nsteps)
+        except Exception:
+            self._keep()
+            raise
 
     def _check(self) -> None:
         """Stop where a force or the temperature is out of bounds."""

@@ -164,6 +164,18 @@ FREE = (
 """Settings that may differ when a campaign goes on."""
 
 
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any], section: str = "") -> list[str]:
+    """Names, as "section.name", of settings that differ and may not."""
+    names = []
+    for name in sorted({**old, **new}):
+        before, after, place = old.get(name), new.get(name), f"{section}{name}"
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            names += changed_settings(before, after, f"{place}.")
+        elif before != after and not place.startswith(FREE):
+            names.append(place)
+    return names
+
+
 def parse_campaign(values: Mapping[str, Any]) -> Campaign:
     """Validate plain settings, those of the training included.
 

@@ -195,6 +195,15 @@ class Training(_Strict):
     checkpoint_seconds: NonNegative = Field(default=20.0, description="Least time between two checkpoints.")
 
 
+class Uncertainty(_Strict):
+    """Last-layer uncertainty, fitted when training is done; see `asenequip.uncertainty`."""
+
+    directions: Annotated[int, Field(ge=0)] = Field(
+        default=4, description="Random combinations of each frame's forces that count; 0: energies only."
+    )
+    max_frames: PositiveInt = Field(default=500, description="Training frames that count, drawn at random.")
+
+
 class Config(_Strict):
     """Everything a training run is made of."""
 
@@ -202,6 +211,9 @@ class Config(_Strict):
     model: Model = Model()
     loss: Loss = Loss()
     training: Training = Training()
+    uncertainty: Uncertainty | None = Field(
+        default=None, description="Fit one on the training frames, calibrated on the validation frames; {}: as usual."
+    )
     start: str | None = Field(default=None, description="A model.asnq to go on from; new species are added to it.")
     output: str = Field(
         default="runs/potential", description="Run directory; a number is added where it exists already."

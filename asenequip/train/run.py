@@ -29,6 +29,7 @@ from asenequip.train.report import draw_figures, model_card, parity_tables, test
 from asenequip.train.rundir import RunDirectory, create_run, environment
 from asenequip.train.statistics import Statistics, gather_statistics
 from asenequip.train.step import eager_step
+from asenequip.train.uncertainty import fit_uncertainty
 
 Say = Callable[[str], None]
 _TRIALS = 4
@@ -303,7 +304,11 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
         **errors,
     }
     if not run.potential.exists():
-        save_artifact(run.potential, model, golden=samples["train"][0].frame.atoms, provenance={"training": record})
+        golden = samples["train"][0].frame.atoms
+        part = None
+        if config.uncertainty is not None:
+            part = fit_uncertainty(model, samples, prepared.statistics.offsets, config.uncertainty, config.seed)
+        save_artifact(run.potential, model, golden=golden, provenance={"training": record}, uncertainty=part)
     potential = load_artifact(run.potential, device=model.device)
     record["sha256"] = potential.sha256
     run.write_json("summary.json", record)

@@ -225,3 +225,18 @@ def test_ensemble_is_mean_and_spread_of_its_members(tmp_path):
     spread = np.sqrt((np.std(members, axis=0, ddof=1) ** 2).mean(axis=1))
     np.testing.assert_allclose(atoms.calc.uncertainty(atoms).forces, 2.0 * spread, rtol=1e-9)
     assert atoms.get_stress().shape == (6,)
+
+
+def test_biased_forces_are_the_gradient_of_the_biased_energy(with_uncertainty):
+    from ase.calculators.fd import calculate_numerical_forces
+
+    from asenequip.uncertainty.bias import UncertaintyBias
+
+    evaluator = Evaluator(with_uncertainty, dtype="float64", device="cpu", compiled=False)
+    atoms = small_atoms(3)
+    atoms.calc = plain = AllegroCalculator(with_uncertainty, dtype="float64", device="cpu")
+    energy, doubt = atoms.get_potential_energy(), plain.uncertainty(atoms).energy
+    atoms.calc = UncertaintyBias(evaluator, 3.0)
+    assert atoms.get_potential_energy() == pytest.approx(energy - 3.0 * doubt, abs=1e-6)
+    assert atoms.calc.uncertainty(atoms).energy == pytest.approx(doubt, rel=1e-6)
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, 1e-4), atol=1e-6)
