@@ -8,7 +8,7 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-_BAD = (ValueError, RuntimeError, ArithmeticError)  # InputError and CalculationFailed are RuntimeErrors
+_BAD = (ValueError, RuntimeError, ArithmeticError, MemoryError)  # InputError and CalculationFailed are RuntimeErrors
 
 
 def evaluate_each(calculator: BaseCalculator, frames: Sequence[Atoms]) -> list[dict[str, Any] | Exception]:

@@ -19,7 +19,7 @@ from ase import Atoms
 
 import asenequip
 from asenequip.artifact import Potential, default_golden, golden_atoms, verify
-from asenequip.fused.engine import FusedEngine, vector_lanes
+from asenequip.fused.engine import FusedEngine, has_bfloat16, vector_lanes
 from asenequip.fused.fold import fold
 from asenequip.fused.plan import Plan, unsupported
 from asenequip.graph import graph_of
@@ -33,6 +33,12 @@ TABLE_TOLERANCES = (3e-7, 3e-8, 3e-9)
 
 FORCE_TOLERANCE = 1e-6
 """eV/Angstrom: largest error that the tables may bring to the forces of the frames of the check, in float64."""
+
+COMPILED = ("float32", "float64", "bfloat16")
+"""Precisions that there are compiled forms for."""
+
+BFLOAT16_TOLERANCE = 0.05
+"""Largest error of a force with products in bfloat16, relative to 1 eV/Angstrom more than the largest force."""
 
 
 class CompilationError(RuntimeError):
@@ -57,6 +63,8 @@ class CompileReport:
         Of the radial tables.
     table_slope_error : float
         Relative to the largest slope.
+    largest_force : float
+        On the frames of the check, eV/Angstrom.
     """
 
     force_error: float
@@ -66,6 +74,7 @@ class CompileReport:
     difference_error: float
     intervals: int
     table_slope_error: float
+    largest_force: float
 
 
 def fused_engine(potential: Potential, dtype: str = "float32") -> FusedEngine:
@@ -92,6 +101,11 @@ def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileRepo
     reason = unsupported(potential.spec)
     if reason:
         raise CompilationError(f"This potential has no fused form: {reason}.")
+    if dtype == "bfloat16" and not has_bfloat16():
+        raise CompilationError(
+            "This processor has no products in bfloat16 (AVX512-BF16), so they would be slower than those in float32.\n"
+            'Take dtype="float32".'
+        )
     path = _cache_path(potential, dtype)
     try:
         found = _read(path)
@@ -105,7 +119,7 @@ def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileRepo
             report = _check(potential, engine, dtype, tolerance, errors["slope"])
             if report.table_force_error <= FORCE_TOLERANCE:
                 break
-        _judge(report)
+        _judge(report, dtype)
     except (OSError, subprocess.SubprocessError) as error:
         raise CompilationError(f"The C++ compiler failed: {error}") from error
     _write(path, constants, vars(report))
@@ -120,15 +134,17 @@ def _check(
 ) -> CompileReport:
     """Compare with the exact network on frames of different sizes, and the forces with finite differences."""
     spec, exact = potential.spec, potential.cast("float64", "cpu")
-    rounded = potential.cast(dtype, "cpu")
+    rounded = potential.cast("float32" if dtype == "bfloat16" else dtype, "cpu")
     plan = Plan(spec, vector_lanes("float64"))
     double = FusedEngine(spec, "float64", fold(exact, plan, "float64", tolerance)[0])
+    largest = 0.0
     worst = {"force": 0.0, "energy": 0.0, "table": 0.0, "eager": 0.0, "difference": 0.0}
     for atoms in _frames(potential):
         with use_backend("plain"):
             reference, eager = (_eager(model, atoms) for model in (exact, rounded))
         forces = reference.forces.numpy()
         energies, fused, _ = run_fused(engine, atoms)
+        largest = max(largest, float(np.abs(forces).max(initial=0.0)))
         worst["force"] = max(worst["force"], _distance(fused, forces))
         worst["energy"] = max(worst["energy"], _distance(energies, reference.energies.detach().numpy()))
         worst["table"] = max(worst["table"], _distance(run_fused(double, atoms)[1], forces))
@@ -142,16 +158,19 @@ def _check(
         difference_error=worst["difference"],
         intervals=int(engine.intervals),
         table_slope_error=float(slope_error),
+        largest_force=largest,
     )
 
 
-def _judge(report: CompileReport) -> None:
+def _judge(report: CompileReport, dtype: str) -> None:
     """Refuse a form that is not the network."""
     limits = {
         "table_force_error": FORCE_TOLERANCE,
         "difference_error": 1e-5,
         "force_error": 4 * report.eager_force_error + 2e-5,
     }
+    if dtype == "bfloat16":
+        limits["force_error"] = BFLOAT16_TOLERANCE * (1.0 + report.largest_force)
     for name, limit in limits.items():
         if not getattr(report, name) <= limit:
             raise CompilationError(f"The compiled form failed its check: its {name} is over {limit:.1e} in {report}.")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from asenequip.artifact import DTYPES, Potential, load_artifact, verify
+from asenequip.artifact import Potential, load_artifact, verify
 from asenequip.compiling import CompilationError, fused_engine
 from asenequip.errors import parameter_error
 from asenequip.fused.batch import BAD_STRUCTURE, FusedBatch
@@ -20,6 +20,7 @@ from asenequip.listcache import ListCache
 from asenequip.model.derivatives import Derivatives, evaluate_derivatives
 from asenequip.model.hessian import hessian
 from asenequip.results import PROPERTIES, Outcome, Results, results_of
+from asenequip.rounding import PRECISIONS, products_in
 
 __all__ = ["PROPERTIES", "Evaluator", "ListCache", "Outcome", "Results", "predict", "resolve_device"]
 
@@ -55,8 +56,9 @@ class Evaluator:
         A loaded potential or a ``model.asnq`` file.
     device : str or torch.device
         "auto" takes CUDA if there is one.
-    dtype : {"float32", "float64"}
-        Precision of the network; positions, displacements and sums are float64 always.
+    dtype : {"float32", "float64", "bfloat16", "tf32"}
+        Precision of the network; positions, displacements and sums are float64 always. The last two are float32 but for
+        the operands of matrix products; on a CPU "bfloat16" needs AVX512-BF16, and "tf32" is for CUDA only.
     skin : float
         Verlet skin, Angstrom; 0 builds each list anew.
     max_edges : int
@@ -76,25 +78,28 @@ class Evaluator:
         max_edges: int = 100_000,
         compiled: bool | None = None,
     ) -> None:
-        if dtype not in DTYPES:
-            raise parameter_error("dtype", "Evaluator", '"float32" or "float64"', dtype)
+        if dtype not in PRECISIONS:
+            raise parameter_error("dtype", "Evaluator", "one of " + ", ".join(map(repr, PRECISIONS)), dtype)
         if not (isinstance(skin, (int, float)) and 0 <= skin < float("inf")):
             raise parameter_error("skin", "Evaluator", "a float in [0, inf)", skin)
         if not (isinstance(max_edges, int) and max_edges > 0):
             raise parameter_error("max_edges", "Evaluator", "a positive integer", max_edges)
         self.device = resolve_device(device)
+        if dtype == "tf32" and self.device.type != "cuda":
+            remedy = 'Take dtype="float32".'
+            raise parameter_error("dtype", "Evaluator", "a type of the CPU's: TF32 is one of CUDA's", dtype, remedy)
         self.dtype = dtype
         if not isinstance(potential, Potential):
             potential = load_artifact(potential, check=False)
         self.potential = potential
-        self.model = potential.cast(dtype, self.device)
+        self.model = potential.cast(PRECISIONS[dtype], self.device)
         self.cutoffs = np.asarray(self.model.spec.cutoff_table())
         self.lists = ListCache(float(self.cutoffs.max()), float(skin))
         self.max_edges = max_edges
         self.engine = self._choose_engine(compiled)
 
     def _choose_engine(self, compiled: bool | None) -> FusedEngine | None:
-        if compiled is False or (compiled is None and (self.device.type != "cpu" or self.dtype != "float32")):
+        if compiled is False or (compiled is None and (self.device.type != "cpu" or self.dtype == "float64")):
             verify(self.potential)
             return None
         if self.device.type != "cpu":
@@ -104,7 +109,7 @@ class Evaluator:
         try:
             return fused_engine(self.potential, self.dtype)  # verifies the potential, now or when it was compiled
         except CompilationError as error:
-            if compiled:
+            if compiled or self.dtype == "bfloat16":
                 raise
             verify(self.potential)
             warnings.warn(f"{error}\nThe eager network runs instead: the same numbers, slower.", stacklevel=3)
@@ -159,7 +164,8 @@ class Evaluator:
 
     def derivatives(self, graph: Graph, last_layer: bool = False) -> Derivatives:
         """Energies, forces and virials of a batch as tensors."""
-        return evaluate_derivatives(self.model, graph, max_edges=self.max_edges, last_layer=last_layer)
+        with products_in(self.dtype, self.device):
+            return evaluate_derivatives(self.model, graph, max_edges=self.max_edges, last_layer=last_layer)
 
     def virials(self, atoms: Atoms) -> np.ndarray:
         """Strain derivative of each atom's energy, sum_z r_z (x) dE_n/dr_z, (n, 3, 3) float64, eV, not symmetrised."""

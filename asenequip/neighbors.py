@@ -6,6 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asenequip.memory import available_bytes, require_bytes
+
+_MANY = 50_000
+"""Atoms from which on the memory is looked at before a list is built."""
+
+BYTES_PER_EDGE = 110
+"""Most that an edge takes while its list is built and kept: benchmarks/results/growth.json."""
+
 _MOST = 1e7
 """Edges beyond which a cell smaller than the cutoff is taken for broken: more than any structure has by right."""
 
@@ -64,7 +72,10 @@ def find_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
     box = complete_cell(cell, pbc)
     pbc = np.array(pbc, dtype=bool)
-    _refuse_collapse(len(positions), box, pbc, cutoff)
+    refuse_collapse(len(positions), box, pbc, cutoff)
+    if len(positions) > _MANY:
+        expected = expected_edges(positions, box, pbc, cutoff)
+        require_bytes(BYTES_PER_EDGE * expected, available_bytes(), len(positions))
     wrapped, offsets = _fold(positions, box, pbc)
     wrapped, offsets, pbc = _open_vacuum(wrapped, offsets, box, pbc, cutoff)
     wrapped = _close_gaps(wrapped, box, pbc, cutoff)
@@ -75,7 +86,7 @@ def find_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
     return centers[order], neighbors[order], shifts[order]
 
 
-def _refuse_collapse(num_atoms: int, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:
+def refuse_collapse(num_atoms: int, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:
     """Refuse a cell so small, compared with the cutoff, that its edges would exhaust the memory."""
     heights = 1.0 / np.linalg.norm(np.linalg.inv(box), axis=0)
     images = float(np.prod(np.maximum(2.0 * cutoff / heights, 1.0)[pbc]))
@@ -84,6 +95,29 @@ def _refuse_collapse(num_atoms: int, box: np.ndarray, pbc: np.ndarray, cutoff: f
             f"The cell has collapsed: {np.abs(np.linalg.det(box)):.1e} A^3 for {num_atoms} atoms would mean about "
             f"{images * num_atoms**2:.0e} neighbours.\nSet a valid cell; look at the last good frame."
         )
+
+
+def expected_edges(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> float:
+    """About how many edges there will be, from the density of atoms around each.
+
+    The density is that of cubes as wide as the cutoff, so that vacuum does not thin it; in a cell that is periodic and
+    narrower than them, that of the cell.
+
+    Parameters
+    ----------
+    positions : (n, 3) float64
+    box : (3, 3) float64
+        Of full rank.
+    pbc : (3,) bool
+    cutoff : float
+        Angstrom.
+    """
+    sphere = 4.0 / 3.0 * np.pi * cutoff**3
+    cubes = np.unique(np.floor(positions / cutoff).astype(np.int64), axis=0, return_counts=True)[1]
+    expected = sphere * float(np.square(cubes, dtype=np.float64).sum()) / cutoff**3
+    if np.all(pbc):
+        expected = max(expected, sphere * len(positions) ** 2 / float(np.abs(np.linalg.det(box))))
+    return expected
 
 
 def _canonical_order(centers: np.ndarray, neighbors: np.ndarray, shifts: np.ndarray, num_atoms: int) -> np.ndarray:
@@ -251,13 +285,39 @@ class VerletList:
         reference = self._reference
         if reference is None:
             return False
-        if positions.shape != reference.positions.shape or not np.array_equal(pbc, reference.pbc):
+        if not np.array_equal(pbc, reference.pbc):
             return False
-        stretch, moved = 1.0, reference.positions
-        if not np.array_equal(cell, reference.cell):
-            deformation = np.linalg.solve(complete_cell(reference.cell, pbc), complete_cell(cell, pbc))
-            stretch = float(np.linalg.svd(deformation, compute_uv=False)[-1])
-            moved = reference.positions @ deformation
-        displacement = positions - moved
-        farthest = float(np.sqrt(np.max(np.einsum("ni,ni->n", displacement, displacement), initial=0.0)))
-        return stretch * (self.cutoff + self.skin) - 2.0 * farthest >= self.cutoff
+        return still_complete(positions, cell, pbc, reference.positions, reference.cell, self.cutoff, self.skin)
+
+
+def still_complete(
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: np.ndarray,
+    old_positions: np.ndarray,
+    old_cell: np.ndarray,
+    cutoff: float,
+    skin: float,
+) -> bool:
+    """Whether a list of all edges within ``cutoff + skin`` of an old state holds all within ``cutoff`` of this one.
+
+    Parameters
+    ----------
+    positions, old_positions : (n, 3) float64
+        Angstrom; of different lengths the answer is no.
+    cell, old_cell : (3, 3) float64
+    pbc : (3,) bool
+        The same in both.
+    cutoff, skin : float
+        Angstrom.
+    """
+    if positions.shape != old_positions.shape:
+        return False
+    stretch, moved = 1.0, old_positions
+    if not np.array_equal(cell, old_cell):
+        deformation = np.linalg.solve(complete_cell(old_cell, pbc), complete_cell(cell, pbc))
+        stretch = float(np.linalg.svd(deformation, compute_uv=False)[-1])
+        moved = old_positions @ deformation
+    displacement = positions - moved
+    farthest = float(np.sqrt(np.max(np.einsum("ni,ni->n", displacement, displacement), initial=0.0)))
+    return stretch * (cutoff + skin) - 2.0 * farthest >= cutoff

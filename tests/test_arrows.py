@@ -10,12 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("errors", "files", "interrupt", "settings"),
+    ("errors", "files", "interrupt", "memory", "settings"),
     ("kernels",),
-    ("neighbors",),
-    ("graph", "listcache", "results"),
+    ("celllist", "neighbors"),
+    ("graph", "listcache", "results", "rounding"),
     ("model",),
-    ("fused",),
+    ("fused", "resident"),
     ("golden", "artifact"),
     ("compiling",),
     ("evaluate",),

@@ -111,6 +111,7 @@ def test_lists_of_atoms_that_are_gone_do_not_pile_up(small_artifact: Path) -> No
         ("skin", -1.0),
         ("skin", float("inf")),
         ("skin", "1"),
+        ("dtype", "tf32"),
         ("device", "tpu"),
         ("device", "meta"),
     ],

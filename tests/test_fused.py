@@ -12,8 +12,8 @@ from ase.calculators.calculator import InputError
 from asenequip.artifact import save_artifact
 from asenequip.compiling import CompilationError, compile_potential, fused_engine, run_fused
 from asenequip.evaluate import Evaluator
-from asenequip.fused.engine import FusedEngine, vector_lanes
-from asenequip.fused.fold import fold, tabulate
+from asenequip.fused.engine import FusedEngine, has_bfloat16, vector_lanes
+from asenequip.fused.fold import fold, tabulate, with_bfloat16
 from asenequip.fused.plan import Plan, unsupported
 from asenequip.fused.source import harmonic_polynomials
 from asenequip.graph import graph_of
@@ -107,6 +107,30 @@ def test_float32_is_as_exact_as_the_eager_network_in_float32() -> None:
         eager = evaluate_derivatives(model.to(torch.float32), graph).forces.numpy()
     fused = run_fused(engine, atoms)[1]
     assert np.abs(fused - exact).max() <= 2 * np.abs(eager - exact).max()
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="the processor has no AVX512-BF16")
+@pytest.mark.parametrize("name", ["default", "three layers, parity, deep, odd widths, ZBL"])
+def test_bfloat16_errs_by_the_rounding_of_its_operands(name: str) -> None:
+    """Operands keep eight bits: each product errs by some 2^-9 of its size, and so do the forces, not by more."""
+    model, atoms = make_model(**SPECS[name]), make_atoms()
+    exact = run_fused(make_engine(model), atoms)
+    found = run_fused(make_engine(model, "bfloat16"), atoms)
+    typical = np.sqrt(np.square(exact[1]).mean())
+    deviation = np.sqrt(np.square(found[1] - exact[1]).mean())
+    assert 1e-5 * typical < deviation < 2**-6 * typical
+
+
+def test_bfloat16_matrices_are_interleaved_pairs_of_rows() -> None:
+    plan = Plan(make_model().spec, 16)
+    block = np.arange(plan.offsets()[1], dtype=np.float64) % 251
+    packed = with_bfloat16(block, plan)[len(block) :].view(np.uint16)
+    offset, (rows, columns) = plan.offsets()[0]["h_0_r"], plan.shapes()["h_0_r"]
+    matrix = block[offset : offset + rows * columns].reshape(rows, columns)
+    pairs = packed[offset : offset + rows * columns].reshape(rows // 2, columns, 2)
+    found = (pairs.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(found[:, :, 0], matrix[::2])  # whole numbers below 256 are exact in bfloat16
+    np.testing.assert_array_equal(found[:, :, 1], matrix[1::2])
 
 
 def test_forces_are_the_gradient_of_the_energy() -> None:

@@ -40,7 +40,7 @@ Output = Annotated[
     Path, typer.Option("--output", "-o", help="File to write, in any format of ASE's.", show_default=False)
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="Precision of the network: float32 or float64.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="Precision: float32, float64, bfloat16, or tf32 (CUDA).")]
 Index = Annotated[str, typer.Option("--index", help="Structures taken from the file, as a Python slice.")]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug, is_eager=True)

@@ -24,12 +24,12 @@ def compile_(
     This happens by itself when a calculator is first made; the verb is for doing it beforehand, and for its numbers:
     largest deviations in eV, eV/atom and eV/Angstrom.
     """
-    from asenequip.artifact import DTYPES, load_artifact
-    from asenequip.compiling import compile_potential
+    from asenequip.artifact import load_artifact
+    from asenequip.compiling import COMPILED, compile_potential
     from asenequip.errors import parameter_error
 
-    if dtype not in DTYPES:
-        raise parameter_error("--dtype", "compile", '"float32" or "float64"', dtype)
+    if dtype not in COMPILED:
+        raise parameter_error("--dtype", "compile", "one of " + ", ".join(COMPILED), dtype)
     began = time.monotonic()
     facts = dataclasses.asdict(compile_potential(load_artifact(model), dtype))
     facts["seconds"] = round(time.monotonic() - began, 1)

@@ -19,7 +19,7 @@ SMALL = 128
 _FAR = 1e6
 """Angstrom: what reaches beyond takes the careful way."""
 
-BAD_STRUCTURE = (ValueError, RuntimeError, ArithmeticError)
+BAD_STRUCTURE = (ValueError, RuntimeError, ArithmeticError, MemoryError)
 """Errors that are a structure's own; InputError and CalculationFailed are RuntimeErrors."""
 
 
@@ -95,7 +95,7 @@ class FusedBatch:
         structures, types = self._join(frames)
         plain = _is_plain(structures, types)
         if not plain.all():
-            good = iter(self._together([frames[k] for k in np.flatnonzero(plain)], last_layer) if plain.any() else ())
+            good = iter(self._together([frames[k] for k in np.flatnonzero(plain).tolist()], last_layer) if plain.any() else ())
             return [next(good) if is_plain else self._alone(frames[k], last_layer) for k, is_plain in enumerate(plain)]
         found: list[Outcome] = []
         while (first := len(found)) < len(frames):

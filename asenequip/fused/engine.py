@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,23 @@ def vector_lanes(dtype: str) -> int:
     """Elements of the vectors that suit this processor: 64 bytes with AVX-512, 32 on other x86, else 16."""
     width = 16
     if platform.machine().lower() in ("x86_64", "amd64"):
-        try:
-            width = 64 if " avx512f " in Path("/proc/cpuinfo").read_text() else 32
-        except OSError:
-            width = 32
-    return width // (4 if dtype == "float32" else 8)
+        width = 64 if "avx512f" in processor_features() else 32
+    return width // (8 if dtype == "float64" else 4)
+
+
+@lru_cache(maxsize=1)
+def processor_features() -> frozenset[str]:
+    """What the processor says that it can do; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies matrices in bfloat16 (AVX512-BF16)."""
+    return {"avx512f", "avx512_bf16"} <= processor_features()
 
 
 class CoincidingAtomsError(ValueError):
@@ -56,14 +69,15 @@ class FusedEngine:
     Parameters
     ----------
     spec : AllegroSpec
-    dtype : {"float32", "float64"}
-        Precision of the pass; sums over edges are float64.
+    dtype : {"float32", "float64", "bfloat16"}
+        Precision of the pass; sums over edges are float64. The last is float32 with the operands of the matrix products
+        rounded to bfloat16, and needs `has_bfloat16`.
     constants : dict of str to ndarray
         What `fold` gives for the model.
     """
 
     def __init__(self, spec: AllegroSpec, dtype: str, constants: Mapping[str, np.ndarray]) -> None:
-        self.spec, self.dtype = spec, np.dtype(dtype)
+        self.spec, self.dtype = spec, dtype
         plan = Plan(spec, vector_lanes(dtype))
         self.padded_readout = plan.readout
         self.library = native.compile_library(source_text(plan, dtype))

@@ -98,6 +98,21 @@ def fold_weights(model: Allegro, plan: Plan) -> np.ndarray:
     return block
 
 
+def with_bfloat16(weights: np.ndarray, plan: Plan) -> np.ndarray:
+    """The parameter block in float32, and behind it its matrices in bfloat16, rows 2k and 2k+1 interleaved.
+
+    The copy of a matrix has the place of the original, counted from the end of the block in bfloat16 numbers.
+    """
+    offsets, size = plan.offsets()
+    packed = torch.zeros(size, dtype=torch.bfloat16)
+    for name, shape in plan.shapes().items():
+        if name.startswith(("q_", "h_", "mid_")):
+            place = slice(offsets[name], offsets[name] + shape[0] * shape[1])
+            matrix = torch.from_numpy(weights[place]).reshape(shape[0] // 2, 2, shape[1])
+            packed[place] = matrix.transpose(1, 2).reshape(-1).to(torch.bfloat16)
+    return np.concatenate([weights.astype(np.float32), packed.view(torch.float32).numpy()])
+
+
 def radial_columns(model: Allegro, plan: Plan) -> Tensor:
     """Linear map from the two-body scalars to a row of the table, (S, row) float64."""
     spec = plan.spec
@@ -198,7 +213,7 @@ def fold(model: Allegro, plan: Plan, dtype: str, tolerance: float) -> tuple[dict
     model : Allegro
         float64, on the CPU.
     plan : Plan
-    dtype : {"float32", "float64"}
+    dtype : {"float32", "float64", "bfloat16"}
     tolerance : float
         See `tabulate`.
 
@@ -210,8 +225,11 @@ def fold(model: Allegro, plan: Plan, dtype: str, tolerance: float) -> tuple[dict
     """
     table = tabulate(model, plan, tolerance)
     norm = model.inverse_norm.numpy()
+    weights = fold_weights(model, plan)
+    if dtype == "bfloat16":
+        weights, dtype = with_bfloat16(weights, plan), "float32"
     constants = {
-        "weights": fold_weights(model, plan).astype(dtype),
+        "weights": weights.astype(dtype),
         "nonzeros": nonzero_records(plan.chains(), dtype),
         "counts": np.array([len(layer.nonzeros.i) for layer in plan.chains().values()], dtype=np.int64),
         "table": table.coefficients.astype(dtype),

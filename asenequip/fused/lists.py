@@ -74,7 +74,7 @@ def list_small(
         Two atoms of a structure that are on one spot, -1 where there are none.
     """
     n, f = len(structures.positions), len(structures.cells)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "starts": np.ascontiguousarray(structures.starts, np.int64),
         "positions": np.ascontiguousarray(structures.positions, np.float64),
         "cells": np.ascontiguousarray(structures.cells, np.float64),

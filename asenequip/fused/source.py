@@ -17,20 +17,28 @@ def source_text(plan: Plan, dtype: str) -> str:
     Parameters
     ----------
     plan : Plan
-    dtype : {"float32", "float64"}
+    dtype : {"float32", "float64", "bfloat16"}
+        The last rounds the operands of the products of edges and weights; all else is float32.
 
     Returns
     -------
     str
     """
     here = Path(__file__).parent
-    head = [f"#define T {'float' if dtype == 'float32' else 'double'}", f"#define LANES {plan.lanes}"]
+    head = [f"#define T {'double' if dtype == 'float64' else 'float'}", f"#define LANES {plan.lanes}"]
     if dtype == "float64":
         head.append("#define FUSED_DOUBLE")
+    products = ["#define MATRIX(at) (W + at)"]
+    if dtype == "bfloat16":
+        products = [
+            (here / "bf16.hpp").read_text(),
+            "#define MATRIX(at) (reinterpret_cast<const uint16_t*>(W + W_END) + at)",
+        ]
     return "\n".join(
         [
             *head,
             (here / "fused.hpp").read_text(),
+            *products,
             _constants(plan),
             _lane_sums(plan.lanes),
             _harmonics(plan.spec.l_max),
@@ -45,13 +53,13 @@ def source_text(plan: Plan, dtype: str) -> str:
 
 
 def _constants(plan: Plan) -> str:
-    offsets, _ = plan.offsets()
+    offsets, size = plan.offsets()
     lines = [
         f"static constexpr int D = {plan.spec.num_harmonics}, U = {plan.channels}, H = {plan.hidden},"
         f" HR = {plan.readout}, ROW = {plan.row}, CHAINS = {len(plan.chains())};"
     ]
     lines += [f"static constexpr int AT_{name} = {start};" for name, (start, _) in plan.columns().items()]
-    lines += [f"static constexpr int64_t W_{name} = {start};" for name, start in offsets.items()]
+    lines += [f"static constexpr int64_t W_{name} = {start};" for name, start in {**offsets, "END": size}.items()]
     lines += [f"static constexpr int CHAIN_{name} = {k};" for k, name in enumerate(plan.chains())]
     return "\n".join(lines)
 
@@ -218,20 +226,20 @@ def _forward(plan: Plan) -> str:
                 f" {plan.dim(l)}, w.v_{k}_{l});"
             )
         out += _edge_dot(plan, k)
-        out.append(f"  product<U, H>(Z, w.q, U, W + W_q_{k}, w.tab + AT_pre_{k}, ROW, true);")
+        out.append(f"  product<U, H>(Z, w.q, U, MATRIX(W_q_{k}), w.tab + AT_pre_{k}, ROW, true);")
         for j in range(k):
             source = f"w.h_{j}_{spec.latent_depth - 1}"
-            out.append(f"  product<H, H>(Z, {source}, H, W + W_h_{j}_{k}, w.tab + AT_pre_{k}, ROW, true);")
+            out.append(f"  product<H, H>(Z, {source}, H, MATRIX(W_h_{j}_{k}), w.tab + AT_pre_{k}, ROW, true);")
         out.append(f"  silu<H>(Z, w.tab + AT_pre_{k}, ROW, w.h_{k}_0, w.s_{k}_0, H);")
         for d in range(1, spec.latent_depth):
-            out.append(f"  product<H, H>(Z, w.h_{k}_{d - 1}, H, W + W_mid_{k}_{d}, w.h_{k}_{d}, H, false);")
+            out.append(f"  product<H, H>(Z, w.h_{k}_{d - 1}, H, MATRIX(W_mid_{k}_{d}), w.h_{k}_{d}, H, false);")
             out.append(f"  silu<H>(Z, w.h_{k}_{d}, H, w.h_{k}_{d}, w.s_{k}_{d}, H);")
     for k in range(spec.num_layers):
         source = f"w.h_{k}_{spec.latent_depth - 1}"
-        out.append(f"  product<H, HR>(Z, {source}, H, W + W_h_{k}_r, w.tab + AT_pre_r, ROW, true);")
+        out.append(f"  product<H, HR>(Z, {source}, H, MATRIX(W_h_{k}_r), w.tab + AT_pre_r, ROW, true);")
     out.append("  silu<HR>(Z, w.tab + AT_pre_r, ROW, w.hr, w.sr, HR);")
     for d in range(1, spec.readout_depth):
-        out.append(f"  product<HR, HR>(Z, w.hr, HR, W + W_mid_r_{d}, w.gr, HR, false);")
+        out.append(f"  product<HR, HR>(Z, w.hr, HR, MATRIX(W_mid_r_{d}), w.gr, HR, false);")
         out.append(f"  silu<HR>(Z, w.gr, HR, w.hr, w.sr_{d}, HR);")
     out += [
         "  double energy = 0;",
@@ -270,23 +278,23 @@ def _backward(plan: Plan) -> str:
     ]
     for d in range(top, 0, -1):
         below = f"w.sr_{d - 1}" if d > 1 else "w.sr"
-        out.append(f"  product<HR, HR>(Z, w.gr, HR, W + W_mid_r_{d}T, w.hr, HR, false);")
+        out.append(f"  product<HR, HR>(Z, w.gr, HR, MATRIX(W_mid_r_{d}T), w.hr, HR, false);")
         out.append(f"  scale_by<HR>(Z, w.hr, HR, {below}, HR);")
         out.append("  std::swap(w.gr, w.hr);")
     out += [f"  std::fill(w.gG_{k}, w.gG_{k} + D * U, T(0));" for k in range(spec.num_layers)]
     for k in range(spec.num_layers - 1, -1, -1):
-        out.append(f"  product<HR, H>(Z, w.gr, HR, W + W_h_{k}_rT, w.g_{k}, H, false);")
+        out.append(f"  product<HR, H>(Z, w.gr, HR, MATRIX(W_h_{k}_rT), w.g_{k}, H, false);")
         for j in range(k + 1, spec.num_layers):
-            out.append(f"  product<H, H>(Z, w.g_{j}, H, W + W_h_{k}_{j}T, w.g_{k}, H, true);")
+            out.append(f"  product<H, H>(Z, w.g_{j}, H, MATRIX(W_h_{k}_{j}T), w.g_{k}, H, true);")
         if k + 1 < spec.num_layers:
             out.append(f"  spread<D, H>(Z, w.gB_{k + 1}, w.y, S, w.g_{k}, H);")
         out.append(f"  scale_by<H>(Z, w.g_{k}, H, w.s_{k}_{spec.latent_depth - 1}, H);")
         for d in range(spec.latent_depth - 1, 0, -1):
             # h_k_d of the layers below the top is free by now
-            out.append(f"  product<H, H>(Z, w.g_{k}, H, W + W_mid_{k}_{d}T, w.s_{k}_{d}, H, false);")
+            out.append(f"  product<H, H>(Z, w.g_{k}, H, MATRIX(W_mid_{k}_{d}T), w.s_{k}_{d}, H, false);")
             out.append(f"  scale_by<H>(Z, w.s_{k}_{d}, H, w.s_{k}_{d - 1}, H);")
             out.append(f"  std::swap(w.g_{k}, w.s_{k}_{d});")
-        out.append(f"  product<H, U>(Z, w.g_{k}, H, W + W_q_{k}T, w.gq_{k}, U, false);")
+        out.append(f"  product<H, U>(Z, w.g_{k}, H, MATRIX(W_q_{k}T), w.gq_{k}, U, false);")
         out += _operator_gradient(plan, k)
         out += _chain_gradient(plan, k)
         out.append(f"  for (int k = 0; k < D * U; ++k) w.gG_{k}[k] *= norm;")

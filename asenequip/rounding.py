@@ -1,0 +1,33 @@
+"""The precisions that an evaluation can be asked for, and how the eager network keeps to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+PRECISIONS = {"float64": "float64", "float32": "float32", "tf32": "float32", "bfloat16": "float32"}
+"""By name, the type of the weights; "tf32" and "bfloat16" are opt-in and round the operands of matrix products."""
+
+
+@contextmanager
+def products_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Within it, torch's matrix products on a device round their operands as the precision says.
+
+    Parameters
+    ----------
+    precision : {"float64", "float32", "tf32", "bfloat16"}
+    device : torch.device
+    """
+    if precision == "bfloat16":
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32
+    wanted = precision == "tf32" if device.type == "cuda" else before
+    torch.backends.cuda.matmul.allow_tf32 = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

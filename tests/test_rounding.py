@@ -1,0 +1,34 @@
+"""The opt-in precisions of the eager network, on a CPU: what they round, and that they leave no trace."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from small_systems import small_atoms
+
+from asenequip.evaluate import Evaluator
+from asenequip.rounding import products_in
+
+
+def test_bfloat16_of_the_eager_network_errs_by_its_rounding(small_artifact):
+    exact = Evaluator(small_artifact, device="cpu", dtype="float64").evaluate([small_atoms()])[0]
+    found = Evaluator(small_artifact, device="cpu", dtype="bfloat16", compiled=False).evaluate([small_atoms()])[0]
+    typical = np.sqrt(np.square(exact["forces"]).mean())
+    deviation = np.sqrt(np.square(found["forces"] - exact["forces"]).mean())
+    assert 1e-5 * typical < deviation < 2**-5 * typical
+
+
+def test_tf32_is_on_for_cuda_inside_only():
+    before = torch.backends.cuda.matmul.allow_tf32
+    with products_in("tf32", torch.device("cuda")):
+        assert torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cuda.matmul.allow_tf32 == before
+    with products_in("float32", torch.device("cuda")):
+        assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_float32_rounds_nothing(small_artifact):
+    a, b = torch.randn(8, 8), torch.randn(8, 8)
+    with products_in("float32", torch.device("cpu")):
+        assert torch.equal(a @ b, torch.mm(a, b))
+        assert (a @ b).dtype == torch.float32
