@@ -29,6 +29,7 @@ SIDES = {
     "active": {"train", "cluster"},
     "interface": {"cluster"},
     "properties": set(),
+    "engines": set(),
 }
 """The packages at the top, and which of one another they may import."""
 
