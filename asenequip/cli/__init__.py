@@ -16,6 +16,8 @@ from asenequip.cli.elastic import elastic
 from asenequip.cli.eos import eos
 from asenequip.cli.evaluate import evaluate
 from asenequip.cli.info import info
+from asenequip.cli.ipi import ipi
+from asenequip.cli.lammps import lammps
 from asenequip.cli.md import md
 from asenequip.cli.phonons import phonons
 from asenequip.cli.relax import relax
@@ -28,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 done but for some structures; 2 error; 130 stopped. Training: asenequip-train.",
 )
-for _verb in (info, convert, evaluate, relax, md, phonons, eos, elastic, cluster):
+for _verb in (info, convert, evaluate, relax, md, phonons, eos, elastic, cluster, lammps, ipi):
     app.command()(_verb)
 app.command(name="compile")(compile_)
 
