@@ -1,0 +1,1 @@
+"""Other people's drivers: LAMMPS, torch-sim and i-PI run an Allegro potential through these modules."""
