@@ -1,0 +1,134 @@
+"""Crystals of an interface study, from space group, lattice and published Wyckoff positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.spacegroup import crystal
+
+from asenequip.errors import parameter_error
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """A crystal as published.
+
+    Attributes
+    ----------
+    spacegroup : int
+        Number in the International Tables.
+    cell : tuple of float
+        a, b, c in Angstrom; alpha, beta, gamma in degrees.
+    sites : tuple of (str, (float, float, float), float)
+        Element, fractional position and occupancy of each Wyckoff position.
+    source : str
+        Where lattice and positions were published.
+    """
+
+    spacegroup: int
+    cell: tuple[float, float, float, float, float, float]
+    sites: tuple[tuple[str, tuple[float, float, float], float], ...]
+    source: str
+
+
+def _cubic(a: float) -> tuple[float, float, float, float, float, float]:
+    return (a, a, a, 90.0, 90.0, 90.0)
+
+
+PROTOTYPES = {
+    "Li": Prototype(
+        229,
+        _cubic(3.51),
+        (("Li", (0.0, 0.0, 0.0), 1.0),),
+        "M. R. Nadler and C. P. Kempter, Anal. Chem. 31, 2109 (1959)",
+    ),
+    "Cu": Prototype(
+        225,
+        _cubic(3.615),
+        (("Cu", (0.0, 0.0, 0.0), 1.0),),
+        "M. E. Straumanis and L. S. Yu, Acta Crystallogr. A 25, 676 (1969)",
+    ),
+    "Ni": Prototype(
+        225,
+        _cubic(3.524),
+        (("Ni", (0.0, 0.0, 0.0), 1.0),),
+        "R. W. G. Wyckoff, Crystal Structures 1 (Interscience, 1963)",
+    ),
+    "Li2S": Prototype(
+        225,
+        _cubic(5.71),
+        (("S", (0.0, 0.0, 0.0), 1.0), ("Li", (0.25, 0.25, 0.25), 1.0)),
+        "W. Buehrer and co-workers, J. Phys.: Condens. Matter 3, 1055 (1991)",
+    ),
+    "LiCl": Prototype(
+        225,
+        _cubic(5.14),
+        (("Cl", (0.0, 0.0, 0.0), 1.0), ("Li", (0.5, 0.5, 0.5), 1.0)),
+        "R. W. G. Wyckoff, Crystal Structures 1 (Interscience, 1963)",
+    ),
+    "Li3P": Prototype(
+        194,
+        (4.273, 4.273, 7.594, 90.0, 90.0, 120.0),
+        (
+            ("P", (1 / 3, 2 / 3, 0.25), 1.0),
+            ("Li", (0.0, 0.0, 0.25), 1.0),
+            ("Li", (1 / 3, 2 / 3, 0.583), 1.0),
+        ),
+        "Y. Dong and F. J. DiSalvo, Acta Crystallogr. E 63, i97 (2007)",
+    ),
+    "Li6PS5Cl": Prototype(
+        216,
+        _cubic(9.859),
+        (
+            ("P", (0.5, 0.5, 0.5), 1.0),  # 4b
+            ("S", (0.25, 0.25, 0.25), 1.0),  # 4c: sulfide, exchanges with chloride
+            ("S", (0.618, 0.618, 0.618), 1.0),  # 16e: thiophosphate
+            ("Cl", (0.0, 0.0, 0.0), 1.0),  # 4a
+            ("Li", (0.183, 0.183, 0.024), 0.5),  # 48h: one of each close pair
+        ),
+        "M. A. Kraft and co-workers, J. Am. Chem. Soc. 139, 10909 (2017), rounded",
+    ),
+}
+"""Crystals by name; each with where it was published."""
+
+
+def make_crystal(name: str) -> Atoms:
+    """Build the conventional cell of a named crystal, all sites occupied.
+
+    Parameters
+    ----------
+    name : str
+        One of `PROTOTYPES`.
+
+    Returns
+    -------
+    ase.Atoms
+        Periodic. The array ``site`` (n_atoms,) int64 numbers the Wyckoff position of each atom in the order of
+        publication; ``occupancy`` (n_atoms,) float64 is that of its site. Where an occupancy is below one,
+        `asenequip.interface.disorder.occupy` chooses.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    if name not in PROTOTYPES:
+        known = ", ".join(sorted(PROTOTYPES))
+        raise parameter_error(
+            "name", "make_crystal", f"one of {known}", name, "Read other crystals from a file with ase.io.read."
+        )
+    prototype = PROTOTYPES[name]
+    parts = []
+    for number, (symbol, position, occupancy) in enumerate(prototype.sites):
+        part = crystal([symbol], [position], spacegroup=prototype.spacegroup, cellpar=list(prototype.cell))
+        part = Atoms(part.symbols, positions=part.positions, cell=part.cell, pbc=True)
+        part.set_array("site", np.full(len(part), number, np.int64))
+        part.set_array("occupancy", np.full(len(part), occupancy))
+        parts.append(part)
+    atoms = parts[0]
+    for part in parts[1:]:
+        atoms += part
+    atoms.info["source"] = prototype.source
+    return atoms

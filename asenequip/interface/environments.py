@@ -1,0 +1,106 @@
+"""Classes of atoms by their bonds: what is intact, what has reacted, what is metal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from asenequip.errors import parameter_error
+from asenequip.interface.pairs import NeighbourSearch
+from asenequip.interface.snapshots import Grouping, Labels, Snapshot
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A class: atoms of an element with a number of neighbours.
+
+    Attributes
+    ----------
+    name : str
+    element : str
+    neighbours : tuple of str
+        Elements that are counted; none of them matters if empty.
+    cutoff : float
+        Angstrom.
+    least, most : int
+        Numbers of neighbours, both included.
+    """
+
+    name: str
+    element: str
+    neighbours: tuple[str, ...] = ()
+    cutoff: float = 3.0
+    least: int = 0
+    most: int = 10**6
+
+
+ARGYRODITE = (
+    Rule("P in PS4", "P", ("S",), 2.6, 4),
+    Rule("P in PS1-3", "P", ("S",), 2.6, 1, 3),
+    Rule("P without S", "P"),
+    Rule("S bound to P", "S", ("P",), 2.6, 1),
+    Rule("S without P", "S"),
+    Rule("Cl", "Cl"),
+    Rule("Li metal", "Li", ("P", "S", "Cl"), 3.4, 0, 0),
+    Rule("Li ionic", "Li"),
+)
+"""For Li | Li6PS5Cl and other lithium thiophosphates. P-S is 2.05 Angstrom, Li-S 2.4, Li-Cl 2.6."""
+
+
+class Environments:
+    """Groups atoms by the first rule that fits; a grouping for profiles, diffusion and populations.
+
+    Parameters
+    ----------
+    rules : sequence of Rule
+    """
+
+    def __init__(self, rules: Sequence[Rule] = ARGYRODITE) -> None:
+        names = [rule.name for rule in rules]
+        if not names or len(set(names)) < len(names):
+            raise parameter_error("rules", "Environments", "rules with names of their own", names)
+        self.rules, self.names = tuple(rules), names
+        self._last: tuple[Atoms | None, np.ndarray] = (None, np.empty(0))
+
+    def __call__(self, snapshot: Snapshot) -> Labels:
+        """Number of each atom's rule, -1 where none fits; kept for the analyses that ask for the same snapshot."""
+        if self._last[0] is not snapshot.atoms:
+            self._last = (snapshot.atoms, self._classify(snapshot))
+        return self._last[1], self.names
+
+    def _classify(self, snapshot: Snapshot) -> np.ndarray:
+        atoms = snapshot.atoms
+        symbols = np.array(atoms.get_chemical_symbols())
+        labels = np.full(len(atoms), -1, np.int64)
+        for number, rule in enumerate(self.rules):
+            open_ = np.flatnonzero((symbols == rule.element) & (labels < 0))
+            if not len(open_):
+                continue
+            if not rule.neighbours:
+                labels[open_] = number
+                continue
+            search = NeighbourSearch(atoms, rule.cutoff, np.isin(symbols, rule.neighbours))
+            if rule.least <= 1 and rule.most in (0, 10**6):  # whether there is any: the nearest tells
+                near = np.isfinite(search.nearest(open_)[0]).astype(int)
+                fits = (near >= rule.least) & (near <= rule.most)
+            else:
+                count = np.bincount(search.pairs(open_)[0], minlength=len(atoms))[open_]
+                fits = (count >= rule.least) & (count <= rule.most)
+            labels[open_[fits]] = number
+        return labels
+
+
+def by_cluster(names: Sequence[str]) -> Grouping:
+    """Group atoms by the array ``cluster`` of `asenequip.cluster.EnvironmentClusters`, with names for the clusters."""
+
+    def group(snapshot: Snapshot) -> Labels:
+        if "cluster" not in snapshot.atoms.arrays:
+            raise ValueError(
+                "The frames have no array 'cluster'.\nLabel them with asenequip cluster, or leave the classes to bonds."
+            )
+        return snapshot.atoms.arrays["cluster"].astype(np.int64), list(names)
+
+    return group

@@ -1,0 +1,199 @@
+"""A trajectory as a stream of snapshots: unwrapped by displacement, the drift of the whole taken off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from asenequip.errors import parameter_error
+
+NORMAL = 2
+"""The axis across the layers: that of the third lattice vector."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One frame.
+
+    Attributes
+    ----------
+    index : int
+        Number in the stream.
+    time : float
+        ps.
+    atoms : ase.Atoms
+        As read.
+    unwrapped : (n, 3) float64
+        Positions that go on through the cell's faces, without the drift since the first frame, Angstrom.
+    drift : (3,) float64
+        What was taken off, Angstrom.
+    """
+
+    index: int
+    time: float
+    atoms: Atoms
+    unwrapped: np.ndarray
+    drift: np.ndarray
+
+    @property
+    def length(self) -> float:
+        """Height of the cell along the normal, Angstrom."""
+        cell = self.atoms.cell.array
+        normal = np.cross(cell[0], cell[1])
+        return float(abs(cell[NORMAL] @ normal) / np.linalg.norm(normal))
+
+    @property
+    def area(self) -> float:
+        """Of the layers, Angstrom^2."""
+        cell = self.atoms.cell.array
+        return float(np.linalg.norm(np.cross(cell[0], cell[1])))
+
+    @property
+    def heights(self) -> np.ndarray:
+        """Place along the normal without drift, (n,) float64 in [0, length), Angstrom."""
+        fraction = self.unwrapped @ np.linalg.inv(self.atoms.cell.array)[:, NORMAL]
+        fraction -= np.floor(fraction)
+        return np.minimum(fraction, np.nextafter(1.0, 0.0)) * self.length
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit vector across the layers, (3,) float64."""
+        cell = self.atoms.cell.array
+        normal = np.cross(cell[0], cell[1])
+        return normal / np.linalg.norm(normal)
+
+
+def stream(
+    frames: str | os.PathLike[str] | Iterable[Atoms],
+    *,
+    index: str = ":",
+    interval: float | None = None,
+    reference: Sequence[str] | str = "all",
+) -> Iterator[Snapshot]:
+    """Read frames one after another and unwrap them.
+
+    Each step adds the minimum-image displacement between wrapped positions, in the cell of the later frame. This keeps
+    diffusion right where the cell breathes (S. von Buelow, J. T. Bullerjahn, G. Hummer, J. Chem. Phys. 153, 021101
+    (2020)). It holds as long as no atom moves by half a cell between two frames.
+
+    Parameters
+    ----------
+    frames : path or iterable of ase.Atoms
+        Of the same atoms in the same order. A file is read frame by frame.
+    index : str
+        ASE's slice of frames, where ``frames`` is a path.
+    interval : float, optional
+        Time between two frames, ps; else each frame says its ``time_ps`` in its ``info``, as `run_md` writes it.
+    reference : "all", "none" or sequence of str
+        Elements whose centre of mass stays where it is; all atoms by default.
+
+    Yields
+    ------
+    Snapshot
+
+    Raises
+    ------
+    ValueError
+        If frames differ in their atoms, or have no time.
+    """
+    source = _read(frames, index)
+    wrapped = unwrapped = weights = first = numbers = None
+    for number, atoms in enumerate(source):
+        cell = atoms.cell.array
+        inverse = np.linalg.inv(cell)
+        scaled = atoms.positions @ inverse
+        scaled -= np.where(atoms.pbc, np.floor(scaled), 0.0)
+        now = scaled @ cell
+        if wrapped is None or unwrapped is None or weights is None or numbers is None or first is None:
+            numbers, unwrapped, weights = atoms.numbers, now.copy(), _weights(atoms, reference)
+            first = weights @ unwrapped
+        elif not np.array_equal(numbers, atoms.numbers):
+            raise ValueError(
+                f"Frame {number} has other atoms than the first one, or another order.\n"
+                "Analyse trajectories of the same atoms only, each for itself."
+            )
+        else:
+            step = (now - wrapped) @ inverse
+            step -= np.where(atoms.pbc, np.round(step), 0.0)
+            unwrapped = unwrapped + step @ cell
+        wrapped = now
+        drift = weights @ unwrapped - first
+        yield Snapshot(number, _time(atoms, number, interval), atoms, unwrapped - drift, drift)
+
+
+def _read(frames: str | os.PathLike[str] | Iterable[Atoms], index: str) -> Iterable[Atoms]:
+    if not isinstance(frames, (str, os.PathLike)):
+        return frames
+    if not os.path.exists(frames):
+        raise FileNotFoundError(f"There is no file '{os.fspath(frames)}'. Check the path.")
+    from ase.io import iread
+
+    return iread(os.fspath(frames), index=index)
+
+
+def _weights(atoms: Atoms, reference: Sequence[str] | str) -> np.ndarray:
+    """Shares of the atoms in the reference's centre of mass, (n,) float64; zeros for no reference."""
+    if isinstance(reference, str) and reference in ("all", "none"):
+        masses = atoms.get_masses() * (reference == "all")
+        return masses / max(masses.sum(), 1e-300)
+    chosen = np.isin(atoms.get_chemical_symbols(), list(reference))
+    if isinstance(reference, str) or not chosen.any():
+        raise parameter_error("reference", "stream", '"all", "none" or a list of elements of the atoms', reference)
+    masses = atoms.get_masses() * chosen
+    return masses / masses.sum()
+
+
+def _time(atoms: Atoms, number: int, interval: float | None) -> float:
+    if interval is not None:
+        return number * interval
+    if "time_ps" not in atoms.info:
+        raise ValueError(
+            "The frames do not say their time ('time_ps' in info).\nGive the time between two frames: interval, in ps."
+        )
+    return float(atoms.info["time_ps"])
+
+
+# -- groups of atoms --------------------------------------------------------------------------------------------------
+
+Labels = tuple[np.ndarray, list[str]]
+"""Group of each atom, (n,) int64 with -1 for none, and the names of the groups."""
+Grouping = Callable[[Snapshot], Labels]
+
+
+def by_species(snapshot: Snapshot) -> Labels:
+    """Group atoms by element, in alphabetic order."""
+    symbols, inverse = np.unique(snapshot.atoms.get_chemical_symbols(), return_inverse=True)
+    return inverse.astype(np.int64), [str(symbol) for symbol in symbols]
+
+
+def by_layer(symbol: str, edges: Sequence[float], names: Sequence[str]) -> Grouping:
+    """Group an element's atoms by where they are along the normal.
+
+    Parameters
+    ----------
+    symbol : str
+    edges : sequence of float
+        Heights between layers, as shares of the cell, rising in [0, 1]. The first layer goes from the first edge to the
+        second; the last goes across the boundary of the cell to the first edge.
+    names : sequence of str
+        As many as edges.
+
+    Returns
+    -------
+    callable
+        A grouping.
+    """
+    borders = np.asarray(edges, float)
+    if len(borders) != len(names) or (np.diff(borders) <= 0).any() or not ((borders >= 0) & (borders <= 1)).all():
+        raise parameter_error("edges", "by_layer", "rising shares of the cell, as many as names", list(edges))
+
+    def group(snapshot: Snapshot) -> Labels:
+        share = snapshot.heights / snapshot.length
+        layer = np.mod(np.searchsorted(borders, share, side="right") - 1, len(borders))
+        return np.where(snapshot.atoms.symbols == symbol, layer, -1), [f"{symbol} in {name}" for name in names]
+
+    return group
