@@ -66,7 +66,7 @@ def own(points: np.ndarray, max_neighbours: int | None, max_edges: int | None, s
     found, iterations = bmti_landscape(found, max_edges=max_edges, sharpen=sharpen)
     clock("BMTI")
     hood = found.hood()
-    peaks = density_peaks(found.log_density, found.error, hood.neighbours.indices, hood.k_star)
+    peaks = density_peaks(found.log_density, found.error, hood.neighbours, hood.k_star)
     clock("peaks")
     return {"steps": clock.steps, "total": clock.total(), "clusters": len(peaks.centres), "iterations": iterations}
 

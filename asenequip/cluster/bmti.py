@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asenequip.cluster import native
 from asenequip.cluster._checks import check
-from asenequip.cluster.gradients import Edges, Graph
+from asenequip.cluster.edges import Edges
+from asenequip.cluster.graph import Graph
 from asenequip.cluster.multigrid import conjugate_gradients, multigrid
 
 __all__ = ["BMTISystem", "assemble", "component_means", "edge_weights", "preconditioner", "solve"]
@@ -119,26 +121,37 @@ def assemble(
     -------
     BMTISystem
     """
-    from scipy.sparse import csr_matrix, diags
     from scipy.sparse.csgraph import connected_components
 
-    n = len(graph.k_star)
-    directed = csr_matrix((weights, graph.target, graph.start), shape=(n, n))
-    turned = directed.T.tocsr()  # a counting sort: columns in order
-    symmetric = turned + turned.T.tocsr()
-    flow = csr_matrix((weights * edges.difference, graph.target, graph.start), shape=(n, n))
-    ones = np.ones(n)
-    right = alpha * (flow.T @ ones - flow @ ones)
-    diagonal = alpha * (symmetric @ ones)
+    matrix, right = _normal_equations(graph, weights, edges.difference)
+    component = connected_components(matrix, directed=False)[1]
     if alpha < 1:
         if prior is None or prior_error is None:
             raise ValueError("assemble needs a prior where alpha is below 1.\nGive `prior` and `prior_error`.")
         precision = (1 - alpha) / prior_error**2
-        diagonal += precision
-        right += precision * prior
-    component = connected_components(symmetric, directed=False)[1]
-    matrix = (diags(diagonal) - alpha * symmetric).tocsr()
+        matrix.data *= alpha
+        matrix.setdiag(matrix.diagonal() + precision)
+        right = alpha * right + precision * prior
     return BMTISystem(matrix, right, component, weights, alpha)
+
+
+def _normal_equations(graph: Graph, weights: NDArray, difference: NDArray) -> tuple[Any, NDArray]:
+    """Give the Laplacian of the weights, a csr_matrix, and the right-hand side."""
+    from scipy.sparse import csr_matrix, diags
+
+    n, n_edges = len(graph.k_star), len(graph.target)
+    if native.library() is not None:
+        start, column = np.empty(n + 1, np.int64), np.empty(n + 2 * n_edges, np.int32)
+        value, right = np.empty(len(column)), np.empty(n)
+        used = native.run("normal_equations", graph.arguments(), n, weights, difference, start, column, value, right)
+        place = start.astype(np.int32) if used < 2**31 else start
+        return csr_matrix((value[:used], column[:used], place), shape=(n, n)), right
+    directed = csr_matrix((weights, graph.target, graph.start), shape=(n, n))
+    turned = directed.T.tocsr()  # a counting sort: columns in order
+    symmetric = turned + turned.T.tocsr()
+    flow = csr_matrix((weights * difference, graph.target, graph.start), shape=(n, n))
+    ones = np.ones(n)
+    return (diags(symmetric @ ones) - symmetric).tocsr(), flow.T @ ones - flow @ ones
 
 
 def solve(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from asenequip.cluster import native
 from asenequip.cluster.bmti import BMTISystem, solve
-from asenequip.cluster.gradients import Graph, edge_vectors, gradients, row_blocks
+from asenequip.cluster.gradients import MeanShifts, space_arguments
+from asenequip.cluster.graph import Graph, edge_vectors, row_blocks
+from asenequip.cluster.neighbours import threads
 
 if TYPE_CHECKING:
     from asenequip.cluster.landscape import Landscape
@@ -18,6 +22,8 @@ __all__ = ["bootstrap_errors"]
 
 SOLVER_TOLERANCE = 1e-3
 """Relative error of the bootstrap's solutions: far below the sampling error of a standard deviation."""
+BATCH = 8
+"""Samples worked on together."""
 
 
 def bootstrap_errors(
@@ -26,7 +32,7 @@ def bootstrap_errors(
     links: Graph,
     system: BMTISystem,
     prior: Landscape,
-    gradient: NDArray,
+    shifts: MeanShifts,
     factor: NDArray | None,
     *,
     samples: int,
@@ -47,8 +53,8 @@ def bootstrap_errors(
     graph, links : Graph
         Neighbourhoods and edges.
     system : BMTISystem
-    gradient : ndarray of float64, shape (n_points, n_features)
-        Gradients, sharpened where `factor` is given.
+    shifts : MeanShifts
+        As they are before any sharpening.
     factor : ndarray of float64, shape (n_points,), or None
         Factors of the sharpening.
     samples : int
@@ -60,20 +66,19 @@ def bootstrap_errors(
     -------
     ndarray of float64, shape (n_points,)
     """
-    hood, points, counts = landscape.hood(), landscape.support.points, landscape.counts
+    points, counts = landscape.support.points, landscape.counts
     n = len(points)
-    generator = np.random.default_rng(seed)
-    options = {"period": landscape.period, "counts": counts}
-    plain, scale, total, _ = gradients(points, graph, hood.dimension, covariance=False, **options)
-    factor = np.ones(n) if factor is None else factor
-    multipliers = generator.normal(size=(n, samples))
+    multipliers = np.random.default_rng(seed).normal(size=(n, samples))
     if counts is not None:
         multipliers *= np.sqrt(counts)[:, None]
+    if native.library() is None:
+        spread = _Numpy(points, graph, links, system.weights, landscape.period)
+    else:
+        spread = _Compiled(points, graph, links, system.weights, landscape.period)
+    scaled = shifts if factor is None else shifts.scaled(factor)
     right = np.zeros((n, samples + 1))
-    for column in range(samples):
-        change = _shifted(points, graph, plain, scale, total, factor, multipliers[:, column], landscape.period)
-        right[:, column] = _flow(points, links, system, change, landscape.period)
-    right[:, -1] = _flow(points, links, system, gradient - plain, landscape.period)
+    right[:, :-1] = spread.samples(scaled, multipliers)
+    right[:, -1:] = spread.flows((scaled.gradient - shifts.gradient)[:, :, None])
     right *= system.alpha
     scatter, _ = solve(system, np.zeros_like(right), right=right, tolerance=SOLVER_TOLERANCE, precondition=precondition)
     systematic = 0.5 * scatter[:, -1]
@@ -86,47 +91,88 @@ def bootstrap_errors(
     return np.sqrt(variance)
 
 
-def _shifted(
-    points: NDArray,
-    graph: Graph,
-    plain: NDArray,
-    scale: NDArray,
-    total: NDArray,
-    factor: NDArray,
-    multiplier: NDArray,
-    period: NDArray | None,
-) -> NDArray:
-    """Change of every gradient under one set of multipliers, shape (n_points, n_features)."""
-    change = np.empty_like(points)
-    size = (scale * factor / total)[:, None]
+class _Compiled:
+    """How random multipliers of the points change the right-hand side, in compiled loops."""
 
-    def work(first: int, last: int) -> None:
-        block = slice(graph.start[first], graph.start[last])
-        vectors = edge_vectors(points, graph, first, last, period)
-        weight = multiplier[graph.target[block]]
-        offsets = graph.start[first:last] - graph.start[first]
-        vectors *= weight[:, None]
-        shift = np.add.reduceat(vectors, offsets, axis=0)
-        shift -= np.add.reduceat(weight, offsets)[:, None] * plain[first:last] / scale[first:last, None]
-        change[first:last] = shift * size[first:last]
+    def __init__(self, points: NDArray, graph: Graph, links: Graph, weights: NDArray, period: NDArray | None) -> None:
+        self.points, self.graph, self.links, self.weights, self.period = points, graph, links, weights, period
+        self.space = space_arguments(points, 0.0, period, None)
 
-    row_blocks(graph.start, 2 * points.shape[1], work)
-    return change
+    def samples(self, shifts: MeanShifts, multipliers: NDArray) -> NDArray:
+        """Right-hand sides of every sample, shape (n_points, n_samples)."""
+
+        def batch(first: int) -> NDArray:
+            xi = np.ascontiguousarray(multipliers[:, first : first + BATCH])
+            return self.flows(self.changes(shifts, xi))
+
+        with ThreadPoolExecutor(threads()) as pool:
+            return np.hstack(list(pool.map(batch, range(0, multipliers.shape[1], BATCH))))
+
+    def changes(self, shifts: MeanShifts, multipliers: NDArray) -> NDArray:
+        """Changes of the gradients, shape (n_points, n_features, n_columns)."""
+        change = np.empty((*self.points.shape, multipliers.shape[1]))
+        native.run(
+            "random_shifts",
+            self.space,
+            self.graph.arguments(),
+            shifts.gradient,
+            shifts.scale,
+            shifts.total,
+            multipliers,
+            multipliers.shape[1],
+            change,
+        )
+        return change
+
+    def flows(self, change: NDArray) -> NDArray:
+        """Right-hand sides that changes of the gradients make, shape (n_points, n_columns)."""
+        right = np.zeros((len(change), change.shape[2]))
+        native.run(
+            "link_flows",
+            self.space,
+            self.links.arguments(),
+            self.weights,
+            np.ascontiguousarray(change),
+            change.shape[2],
+            right,
+        )
+        return right
 
 
-def _flow(points: NDArray, links: Graph, system: BMTISystem, change: NDArray, period: NDArray | None) -> NDArray:
-    """Right-hand side that a change of the gradients makes, shape (n_points,)."""
-    n = len(points)
-    flow = np.empty(len(links.target))
-    outgoing = np.empty(n)
+class _Numpy(_Compiled):
+    """The same in numpy."""
 
-    def work(first: int, last: int) -> None:
-        block = slice(links.start[first], links.start[last])
-        vectors = edge_vectors(points, links, first, last, period)
-        both = change.take(links.target[block], axis=0)
-        both += np.repeat(change[first:last], np.diff(links.start[first : last + 1]), axis=0)
-        flow[block] = 0.5 * system.weights[block] * np.einsum("ed,ed->e", both, vectors)
-        outgoing[first:last] = np.add.reduceat(flow[block], links.start[first:last] - links.start[first])
+    def changes(self, shifts: MeanShifts, multipliers: NDArray) -> NDArray:
+        """Changes of the gradients, shape (n_points, n_features, n_columns)."""
+        change = np.empty((*self.points.shape, multipliers.shape[1]))
+        graph = self.graph
 
-    row_blocks(links.start, 3 * points.shape[1], work)
-    return np.bincount(links.target, flow, minlength=n) - outgoing
+        def work(first: int, last: int) -> None:
+            vectors = edge_vectors(self.points, graph, first, last, self.period)
+            weight = multipliers[graph.target[graph.start[first] : graph.start[last]]]
+            offsets = graph.start[first:last] - graph.start[first]
+            shift = np.add.reduceat(vectors[:, :, None] * weight[:, None, :], offsets, axis=0)
+            shift *= shifts.scale[first:last, None, None]
+            shift -= np.add.reduceat(weight, offsets)[:, None, :] * shifts.gradient[first:last, :, None]
+            change[first:last] = shift / shifts.total[first:last, None, None]
+
+        row_blocks(graph.start, 2 * self.points.shape[1] * multipliers.shape[1], work)
+        return change
+
+    def flows(self, change: NDArray) -> NDArray:
+        """Right-hand sides that changes of the gradients make, shape (n_points, n_columns)."""
+        links, n = self.links, len(self.points)
+        flow = np.empty((len(links.target), change.shape[2]))
+
+        def work(first: int, last: int) -> None:
+            block = slice(links.start[first], links.start[last])
+            vectors = edge_vectors(self.points, links, first, last, self.period)
+            both = change.take(links.target[block], axis=0)
+            both += np.repeat(change[first:last], np.diff(links.start[first : last + 1]), axis=0)
+            flow[block] = 0.5 * self.weights[block, None] * np.einsum("edb,ed->eb", both, vectors)
+
+        row_blocks(links.start, 3 * self.points.shape[1] * change.shape[2], work)
+        right = -np.add.reduceat(flow, links.start[:-1], axis=0)
+        for column in range(change.shape[2]):
+            right[:, column] += np.bincount(links.target, flow[:, column], minlength=n)
+        return right

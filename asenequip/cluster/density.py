@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from asenequip.cluster import native
 from asenequip.cluster.dimension import two_nn
-from asenequip.cluster.neighbours import Method, Neighbours, nearest_neighbours
+from asenequip.cluster.lists import NeighbourLists
+from asenequip.cluster.neighbours import Method, lists_of, threads
 
 __all__ = [
     "Neighbourhoods",
@@ -22,10 +24,12 @@ __all__ = [
 
 FIRST_TESTED = 4
 """The first neighbour the uniformity test looks at."""
-ADAPTIVE_START = 100
+ADAPTIVE_START = 32
 """Neighbours searched first where their number is adaptive."""
 ADAPTIVE_ENTRIES = 128_000_000
 """Adaptive neighbourhoods stop to grow at this many distances: 1.5 GB of distances and indices."""
+CHUNK = 200_000
+"""Points tested at once in numpy."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Neighbourhoods:
 
     Attributes
     ----------
-    neighbours : Neighbours
-        Distances and indices, shape (n_points, k + 1).
+    neighbours : NeighbourLists
+        As many neighbours of each point as the test looked at.
     k_star : ndarray of int64, shape (n_points,)
         The number of neighbours over which the density is constant within noise.
     dimension : float
@@ -44,7 +48,7 @@ class Neighbourhoods:
         Share of the points whose k* stands at the largest value the neighbours allow.
     """
 
-    neighbours: Neighbours
+    neighbours: NeighbourLists
     k_star: NDArray[np.int64]
     dimension: float
     saturated: float
@@ -92,7 +96,7 @@ def k_star(
     indices: NDArray,
     dimension: float,
     significance: float = 1e-6,
-    reference: NDArray | None = None,
+    reference: NeighbourLists | None = None,
 ) -> NDArray[np.int64]:
     """Find how many neighbours of each point see the density it sees itself.
 
@@ -109,35 +113,101 @@ def k_star(
         Intrinsic dimension.
     significance : float
         Significance of the test.
-    reference : ndarray of float64, shape (n_reference, k + 1), optional
-        Distances of the points that `indices` refers to, `distances` unless given.
+    reference : NeighbourLists, optional
+        Those of the points that `indices` refers to, the points themselves unless given. The test of a point ends
+        where the list of a neighbour does.
 
     Returns
     -------
     ndarray of int64, shape (n_points,)
         Between 3 and k - 1 (k where k < 4).
     """
-    n, width = distances.shape
-    limit = width - 1
-    result = np.full(n, max(1, limit - 1), np.int64)
-    if limit <= FIRST_TESTED:
-        return result
-    bounds = test_thresholds(limit, dimension, significance)
-    with np.errstate(divide="ignore"):
-        logs = np.log(distances)
-        other = logs if reference is None else np.log(reference)
-    active = np.arange(n)
-    start, step = FIRST_TESTED, 4
-    while start < limit and len(active):
-        stop = min(limit, start + step)
-        ranks = np.arange(start, stop) - 1
-        difference = logs[active[:, None], ranks] - other[indices[active, start:stop], ranks]
-        failed = np.abs(difference) > bounds[ranks]
-        broken = failed.any(axis=1)
-        result[active[broken]] = start + failed[broken].argmax(axis=1) - 1
-        active = active[~broken]
-        start, step = stop, min(32, 2 * step)
-    return result
+    lists = NeighbourLists.equal(distances, indices)
+    test = DensityTest.begin(lists.n_points, distances.shape[1] - 1, dimension, significance)
+    return test.advance(lists, lists if reference is None else reference, None).k_star
+
+
+@dataclass(frozen=True)
+class DensityTest:
+    """The test for one density, part way: some points are done, others wait for more neighbours.
+
+    Attributes
+    ----------
+    ratio : ndarray of float64, shape (limit,)
+        Largest ratio of two distances at each rank that still passes for one density.
+    next_rank : ndarray of int64, shape (n_points,)
+        The rank to test next.
+    k_star : ndarray of int64, shape (n_points,)
+        0 where the point is not done.
+    """
+
+    ratio: NDArray[np.float64]
+    next_rank: NDArray[np.int64]
+    k_star: NDArray[np.int64]
+
+    @staticmethod
+    def begin(n: int, limit: int, dimension: float, significance: float) -> DensityTest:
+        """Start the test of `n` points that can have up to `limit` neighbours."""
+        done = max(1, limit - 1) if limit <= FIRST_TESTED else 0
+        ratio = np.exp(test_thresholds(max(1, limit), dimension, significance))
+        return DensityTest(ratio, np.full(n, FIRST_TESTED, np.int64), np.full(n, done, np.int64))
+
+    def advance(self, lists: NeighbourLists, reference: NeighbourLists, wanted: NDArray | None) -> DensityTest:
+        """Go on as far as the lists allow.
+
+        Parameters
+        ----------
+        lists, reference : NeighbourLists
+            Neighbours of the points, and of the points these refer to.
+        wanted : ndarray of uint8, shape (n_points,), or None
+            Gets 1 where a list must grow for the test to go on; where it is None no list can, and all points are done.
+
+        Returns
+        -------
+        DensityTest
+        """
+        next_rank, found = self.next_rank.copy(), self.k_star.copy()
+        if native.library() is not None:
+            own = lists.arguments()
+            other = own if reference is lists else reference.arguments()
+            native.run("test_density", own, other, self.ratio, len(self.ratio), next_rank, found, wanted, threads())
+            return DensityTest(self.ratio, next_rank, found)
+        for first in range(0, len(found), CHUNK):
+            rows = np.arange(first, min(first + CHUNK, len(found)))
+            _test_rows(rows[found[rows] == 0], self.ratio, lists, reference, next_rank, found, wanted)
+        return DensityTest(self.ratio, next_rank, found)
+
+
+def _test_rows(
+    rows: NDArray,
+    ratio: NDArray,
+    lists: NeighbourLists,
+    reference: NeighbourLists,
+    next_rank: NDArray,
+    found: NDArray,
+    wanted: NDArray | None,
+) -> None:
+    """Test the points `rows` rank by rank, in place."""
+    own_size, other_size, limit = lists.size, reference.size, len(ratio)
+    while len(rows):
+        j = next_rank[rows]
+        found[rows[j >= limit]] = limit - 1
+        rows, j = rows[j < limit], j[j < limit]
+        short = j > own_size[rows]
+        near = lists.indices[lists.start[rows] + np.minimum(j, own_size[rows])]
+        missing = np.where(short, rows, np.where(j - 1 > other_size[near], near, -1))
+        stuck = missing >= 0
+        if wanted is None:
+            found[rows[stuck]] = j[stuck] - 1
+        else:
+            wanted[missing[stuck]] = 1
+        rows, j, near = rows[~stuck], j[~stuck], near[~stuck]
+        a = lists.distances[lists.start[rows] + j - 1]
+        b = reference.distances[reference.start[near] + j - 1]
+        failed = (a > ratio[j - 1] * b) | (b > ratio[j - 1] * a)
+        found[rows[failed]] = j[failed] - 1
+        rows = rows[~failed]
+        next_rank[rows] += 1
 
 
 def adaptive_neighbourhoods(
@@ -147,10 +217,11 @@ def adaptive_neighbourhoods(
     max_neighbours: int | None = None,
     significance: float = 1e-6,
     period: NDArray | None = None,
+    least: int = ADAPTIVE_START,
     method: Method = "auto",
     device: str = "cpu",
 ) -> Neighbourhoods:
-    """Find neighbours and k*, with more and more neighbours until no k* is held back by their number.
+    """Find neighbours and k*, with more and more neighbours where the test asks for them.
 
     Parameters
     ----------
@@ -159,10 +230,12 @@ def adaptive_neighbourhoods(
     dimension : float, optional
         Intrinsic dimension; that of 2NN unless given.
     max_neighbours : int, optional
-        A fixed number of neighbours. Unless given it doubles from 100 until every k* is below its limit or 128 million
+        A fixed number of neighbours. Unless given each list doubles from `least` until every k* is found or 128 million
         distances are held.
     significance : float
         Significance of the test.
+    least : int
+        Neighbours that every point has at least, where their number is adaptive.
     period, method, device
         As for `nearest_neighbours`.
 
@@ -171,18 +244,25 @@ def adaptive_neighbourhoods(
     Neighbourhoods
     """
     n = len(points)
-    k = min(n - 1, max_neighbours or ADAPTIVE_START)
-    ceiling = n - 1 if max_neighbours is None else k
-    ceiling = min(ceiling, max(k, ADAPTIVE_ENTRIES // n))
+    limit = n - 1 if max_neighbours is None else min(n - 1, max_neighbours)
+    first = limit if max_neighbours is not None else min(limit, least)
+    search = {"period": period, "method": method, "device": device}
+    lists = lists_of(points, np.arange(n), np.full(n, first), **search)
+    if dimension is None:
+        dimension = two_nn(np.stack([lists.distance(rank) for rank in (0, 1, 2)], axis=1))[0]
+    test = DensityTest.begin(n, limit, dimension, significance)
     while True:
-        found = nearest_neighbours(points, k, period=period, method=method, device=device)
-        if dimension is None:
-            dimension = two_nn(found.distances)[0]
-        star = k_star(found.distances, found.indices, dimension, significance)
-        held = float((star >= k - 1).mean())
-        if k >= ceiling or held == 0:
-            return Neighbourhoods(found, star, float(dimension), held)
-        k = min(ceiling, 2 * k)
+        wanted = np.zeros(n, np.uint8)
+        test = test.advance(lists, lists, wanted)
+        rows = np.flatnonzero(wanted)
+        counts = np.minimum(limit, 2 * lists.size[rows])
+        if not len(rows) or len(lists.distances) + int((counts - lists.size[rows]).sum()) > ADAPTIVE_ENTRIES:
+            break
+        lists = lists.with_rows(rows, lists_of(points, rows, counts, **search))
+    held = test.k_star == 0
+    star = np.where(held, test.next_rank - 1, test.k_star)
+    saturated = held | (star >= limit - 1)
+    return Neighbourhoods(lists, star, float(dimension), float(saturated.mean()))
 
 
 def knn_log_density(radii: NDArray, counts: NDArray, dimension: float, n_points: float) -> tuple[NDArray, NDArray]:
@@ -210,11 +290,11 @@ def knn_log_density(radii: NDArray, counts: NDArray, dimension: float, n_points:
 
 
 def pak_log_density(
-    distances: NDArray,
+    lists: NeighbourLists,
     k: NDArray,
     dimension: float,
     n_points: float,
-    weights: NDArray | None = None,
+    counts: NDArray | None = None,
     tolerance: float = 1e-12,
 ) -> tuple[NDArray, NDArray]:
     """Estimate ln density by PAk: a density in each ball that varies linearly, in its logarithm, with the rank.
@@ -224,16 +304,16 @@ def pak_log_density(
 
     Parameters
     ----------
-    distances : ndarray of float64, shape (n, max(k) + 1) or wider
-        Distances, column 0 being zero.
+    lists : NeighbourLists
+        Neighbours of each point.
     k : ndarray of int, shape (n,)
         Neighbours used for each point, at least 2.
     dimension : float
         Intrinsic dimension.
     n_points : float
         Number of points N of the set.
-    weights : ndarray of float64, shape (n, max(k)), optional
-        Points n_l on each shell, 1 unless given.
+    counts : ndarray of float64, shape (n,), optional
+        How many points each stands for, 1 unless given.
     tolerance : float
         Newton stops when no step is larger.
 
@@ -252,11 +332,15 @@ def pak_log_density(
         stop = min(stop, start + max(1, 2_000_000 // int(k[order[stop - 1]])))
         rows = order[start:stop]
         width = int(k[rows].max())
-        shells = None if weights is None else weights[rows, :width]
-        value[rows] = _pak_block(distances[rows, : width + 1], k[rows], dimension, shells, tolerance)
+        place = lists.start[rows, None] + np.minimum(np.arange(width + 1), k[rows, None])
+        shells = None
+        if counts is not None:
+            shells = counts[lists.indices[place[:, 1:]]]
+            shells[:, 0] += counts[rows] - 1  # copies of the point itself lie in the first shell
+        value[rows] = _pak_block(lists.distances[place], k[rows], dimension, shells, tolerance)
         start = stop
     total = k.astype(np.float64)
-    radii = distances[np.arange(len(k)), k]
+    radii = lists.distance(k)
     value -= np.log(n_points) + log_unit_ball(dimension) + dimension * np.log(radii)
     return value, np.sqrt((4 * total + 2) / (total * (total - 1)))
 

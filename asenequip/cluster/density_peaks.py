@@ -76,8 +76,8 @@ class DensityPeaks(ClusterMixin, BaseEstimator):
             peaks = density_peaks(
                 landscape.log_density,
                 landscape.error,
-                hood.neighbours.indices,
-                np.minimum(hood.k_star, hood.neighbours.k),
+                hood.neighbours,
+                np.minimum(hood.k_star, hood.neighbours.size),
                 self.z,
                 landscape.counts,
             )
@@ -128,7 +128,8 @@ class DensityPeaks(ClusterMixin, BaseEstimator):
             value, error = predict_log_density(landscape, points, self.density_._kind, found)
             neighbours, _, twin = found
             level = landscape.log_density - landscape.error
-            parent = first_labelled(-level, -(value - error), neighbours.indices[:, 1:])
+            lists = neighbours.lists()
+            parent = first_labelled(-level, -(value - error), lists)
             parent = np.where(parent < 0, neighbours.indices[:, 1], parent)
             labels = self.peaks_.labels[np.where(twin >= 0, twin, parent)]
         return {

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from asenequip.cluster._checks import as_period, as_points, check
+from asenequip.cluster.density import ADAPTIVE_START
 from asenequip.cluster.landscape import (
     Landscape,
     bmti_landscape,
@@ -64,6 +65,7 @@ class _Density(DensityMixin, BaseEstimator):
             significance=self.significance,
             period=as_period(self.period, points.shape[1], owner),
             resolution=resolution,
+            least=max(ADAPTIVE_START, getattr(self, "k", 0)),
             method=self.method,
             device=self.device,
         )
@@ -238,7 +240,7 @@ class KNN(KStarNN):
     def _estimate(self, landscape: Landscape) -> Landscape:
         if landscape.neighbourhoods is None:
             return landscape
-        k = min(self.k, landscape.neighbourhoods.neighbours.k)
+        k = min(self.k, int(landscape.neighbourhoods.neighbours.size.min()))
         return knn_landscape(landscape, np.full(len(landscape.support.points), k))
 
 

@@ -60,8 +60,9 @@ def _projection(model: EnvironmentClusters, axes: Any) -> None:
     """First two principal components of the environments of the fit."""
     shown = 0
     for key, peaks in model.models_.items():
-        points = peaks.density_.landscape_.support.points[:MOST_POINTS]
-        labels = peaks.peaks_.labels[:MOST_POINTS] + model.offsets_[key]
+        every = -(-len(peaks.peaks_.labels) // MOST_POINTS)  # points are near in order where they are near in space
+        points = peaks.density_.landscape_.support.points[::every]
+        labels = peaks.peaks_.labels[::every] + model.offsets_[key]
         centred = points - points.mean(axis=0)
         _, vectors = np.linalg.eigh(centred.T @ centred)
         plane = centred @ vectors[:, ::-1][:, :2]
@@ -96,7 +97,8 @@ def _dimension(model: EnvironmentClusters, axes: Any) -> None:
         hood = peaks.density_.landscape_.neighbourhoods
         if hood is None:
             continue
-        scaling = gride_scaling(hood.neighbours.distances, 2 ** int(np.log2(hood.neighbours.k)))
+        width = int(hood.neighbours.size.min()) + 1
+        scaling = gride_scaling(hood.neighbours.rectangle(width)[0], 2 ** int(np.log2(width - 1)))
         axes.errorbar(scaling.scales, scaling.dimensions, scaling.errors, marker="o", label=str(key or "all"))
     axes.set(xlabel="distance", ylabel="intrinsic dimension", xscale="log", ylim=(0, None))
     if axes.has_data():

@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 
 from asenequip.cluster.bmti import assemble, edge_weights, preconditioner, solve
 from asenequip.cluster.density import (
+    ADAPTIVE_START,
     Neighbourhoods,
     adaptive_neighbourhoods,
     k_star,
     knn_log_density,
     pak_log_density,
 )
-from asenequip.cluster.gradients import edge_differences, gradients, neighbour_graph, thin_graph
-from asenequip.cluster.neighbours import Method, Neighbours, cross_neighbours, minimum_image
+from asenequip.cluster.edges import edge_differences
+from asenequip.cluster.gradients import mean_shifts
+from asenequip.cluster.graph import neighbour_graph, thin_graph
+from asenequip.cluster.neighbours import Method, Neighbours, cross_neighbours, minimum_image, spatial_order
 from asenequip.cluster.sharpening import sharpening
 from asenequip.cluster.support import Support, distinct_points
 
@@ -88,6 +91,7 @@ def survey(
     significance: float = 1e-6,
     period: NDArray | None = None,
     resolution: float = 0.0,
+    least: int = ADAPTIVE_START,
     method: Method = "auto",
     device: str = "cpu",
 ) -> Landscape:
@@ -96,7 +100,7 @@ def survey(
     Parameters
     ----------
     points : ndarray of float64, shape (n_points, n_features)
-    dimension, max_neighbours, significance, period, method, device
+    dimension, max_neighbours, significance, period, least, method, device
         As for `adaptive_neighbourhoods`.
     resolution : float
         As for `distinct_points`.
@@ -106,10 +110,8 @@ def survey(
     Landscape
         With the density of the discrete distribution, ln(count / N), until one is estimated.
     """
-    from scipy.spatial import cKDTree
-
     support = distinct_points(points, resolution, period)
-    order = cKDTree(support.points, balanced_tree=True, leafsize=32).indices
+    order = spatial_order(support.points)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     support = Support(support.points[order], support.counts[order], place[support.inverse], support.first[order])
@@ -121,6 +123,7 @@ def survey(
             max_neighbours=max_neighbours,
             significance=significance,
             period=period,
+            least=least,
             method=method,
             device=device,
         )
@@ -132,9 +135,9 @@ def _ball_counts(landscape: Landscape, k: NDArray) -> NDArray:
     """Points other than the centre within the first k distinct neighbours, shape (n_distinct,)."""
     if landscape.counts is None:
         return k.astype(np.float64)
-    hood = landscape.hood().neighbours
-    running = np.cumsum(landscape.counts[hood.indices[:, : int(k.max()) + 1]], axis=1)
-    return running[np.arange(len(k)), k] - 1
+    lists = landscape.hood().neighbours
+    inside = np.add.reduceat(landscape.counts[lists.indices[lists.flat(k)]], np.cumsum(k) - k)
+    return inside + landscape.counts - 1
 
 
 def knn_landscape(landscape: Landscape, k: NDArray | None = None) -> Landscape:
@@ -143,7 +146,7 @@ def knn_landscape(landscape: Landscape, k: NDArray | None = None) -> Landscape:
         return landscape
     hood = landscape.neighbourhoods
     k = hood.k_star if k is None else k
-    radii = hood.neighbours.distances[np.arange(len(k)), k]
+    radii = hood.neighbours.distance(k)
     value, error = knn_log_density(radii, _ball_counts(landscape, k), hood.dimension, landscape.support.n_points)
     return replace(landscape, log_density=value, error=error)
 
@@ -153,12 +156,8 @@ def pak_landscape(landscape: Landscape) -> Landscape:
     if landscape.neighbourhoods is None:
         return landscape
     hood = landscape.neighbourhoods
-    shells = None
-    if landscape.counts is not None:
-        shells = landscape.counts[hood.neighbours.indices[:, 1 : int(hood.k_star.max()) + 1]].copy()
-        shells[:, 0] += landscape.counts - 1  # copies of the point itself lie in the first shell
     value, error = pak_log_density(
-        hood.neighbours.distances, hood.k_star, hood.dimension, landscape.support.n_points, shells
+        hood.neighbours, hood.k_star, hood.dimension, landscape.support.n_points, landscape.counts
     )
     return replace(landscape, log_density=value, error=error)
 
@@ -203,14 +202,13 @@ def bmti_landscape(
     if landscape.neighbourhoods is None:
         return prior, 0
     hood, points, counts = landscape.neighbourhoods, landscape.support.points, landscape.counts
-    graph = neighbour_graph(hood.neighbours.indices, hood.k_star)
+    graph = neighbour_graph(hood.neighbours, hood.k_star)
     links = thin_graph(graph, max_edges)
     options: dict[str, Any] = {"period": landscape.period, "counts": counts}
-    factor, plain = None, None
-    if sharpen:
-        plain, _, total, _ = gradients(points, graph, hood.dimension, covariance=False, **options)
-        factor = sharpening(plain, graph, hood.neighbours, hood.dimension, total)
-    edges, gradient = edge_differences(points, graph, hood.dimension, links=links, sharpening=factor, **options)
+    plain = mean_shifts(points, graph, hood.dimension, **options)
+    factor = sharpening(plain, graph, hood.neighbours, hood.dimension) if sharpen else None
+    shifts = plain if factor is None else plain.scaled(factor)
+    edges = edge_differences(points, graph, shifts, links=links, **options)
     system = assemble(
         links,
         edges,
@@ -226,9 +224,9 @@ def bmti_landscape(
         from asenequip.cluster.bootstrap import bootstrap_errors
 
         error = bootstrap_errors(
-            landscape, graph, links, system, prior, gradient, factor, samples=samples, seed=seed, precondition=apply
+            landscape, graph, links, system, prior, plain, factor, samples=samples, seed=seed, precondition=apply
         )
-    return replace(landscape, log_density=value, error=error, gradient=gradient), iterations
+    return replace(landscape, log_density=value, error=error, gradient=shifts.gradient), iterations
 
 
 def new_points(landscape: Landscape, queries: NDArray) -> tuple[Neighbours, NDArray, NDArray]:
@@ -249,19 +247,19 @@ def new_points(landscape: Landscape, queries: NDArray) -> tuple[Neighbours, NDAr
         The point of the fit that a new point is identical to, -1 if none; it is not among the neighbours.
     """
     hood = landscape.hood()
-    reference = hood.neighbours.distances
-    width = min(int(hood.k_star.max()) + 2, hood.neighbours.k)
+    lists = hood.neighbours
+    width = min(int(hood.k_star.max()) + 2, len(landscape.support.points) - 1)
     found, index = cross_neighbours(queries, landscape.support.points, width, period=landscape.period)
     # a point of the fit is its own first neighbour: looked at as the others see it, it is not
     same = found[:, 0] <= np.maximum(landscape.resolution, 1e-12 * found[:, -1])
-    rows = np.flatnonzero(same)
+    rows, twin = np.flatnonzero(same), index[same, 0]
     distances = np.hstack([np.zeros((len(queries), 1)), found])
     indices = np.hstack([index[:, :1], index])
     distances[rows, :-1], indices[rows, :-1] = found[rows], index[rows]
-    last = np.minimum(width, hood.neighbours.k - 1)
-    distances[rows, -1] = np.maximum(reference[index[rows, 0], last], found[rows, -1])
-    indices[rows, -1] = hood.neighbours.indices[index[rows, 0], last]
-    k = k_star(distances, indices, hood.dimension, landscape.significance, reference[:, : width + 1])
+    last = lists.start[twin] + np.minimum(width, lists.size[twin] - 1)
+    distances[rows, -1] = np.maximum(lists.distances[last], found[rows, -1])
+    indices[rows, -1] = lists.indices[last]
+    k = k_star(distances, indices, hood.dimension, landscape.significance, lists)
     return Neighbours(distances, indices), k, np.where(same, index[:, 0], -1)
 
 
@@ -280,7 +278,8 @@ def predict_log_density(
         radii = neighbours.distances[rows, k]
         value, error = knn_log_density(radii, k, hood.dimension, landscape.support.n_points)
     elif kind == "pak":
-        value, error = pak_log_density(neighbours.distances, k, hood.dimension, landscape.support.n_points)
+        lists = neighbours.lists()
+        value, error = pak_log_density(lists, k, hood.dimension, landscape.support.n_points)
     else:
         value, error = _integrate(landscape, queries, neighbours, k)
     known = twin >= 0

@@ -8,7 +8,13 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 from numpy.typing import NDArray
 
+from asenequip.cluster.lists import NeighbourLists
+
 __all__ = ["Peaks", "dendrogram_linkage", "density_peaks", "first_labelled"]
+
+
+CHUNK = 100_000
+"""Points whose neighbours are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Peaks:
 def density_peaks(
     log_density: NDArray,
     error: NDArray,
-    indices: NDArray,
+    lists: NeighbourLists,
     k_star: NDArray,
     z: float = 1.65,
     counts: NDArray | None = None,
@@ -61,8 +67,8 @@ def density_peaks(
     ----------
     log_density, error : ndarray of float64, shape (n_points,)
         Log density and its error.
-    indices : ndarray of int, shape (n_points, k + 1)
-        Neighbours, column 0 the point itself.
+    lists : NeighbourLists
+        Neighbours, at least k* of each point.
     k_star : ndarray of int, shape (n_points,)
         Sizes of the neighbourhoods.
     z : float
@@ -76,14 +82,14 @@ def density_peaks(
     """
     shifted = log_density - (log_density - z * error).min() + 1
     level = shifted - error
-    centres, parents = _centres(level, indices, k_star)
-    labels = _assign(level, indices, centres, parents)
-    pairs = _borders(level, indices, k_star, labels, centres)
+    centres, parents = _centres(level, lists, k_star)
+    labels = _assign(level, lists, centres, parents)
+    pairs = _borders(level, lists, k_star, labels, centres)
     target, saddles = _merge(pairs, centres, shifted, error, z)
     return _finish(log_density, error, labels, centres, target, saddles, counts)
 
 
-def _centres(level: NDArray, indices: NDArray, k_star: NDArray) -> tuple[NDArray, dict[int, int]]:
+def _centres(level: NDArray, lists: NeighbourLists, k_star: NDArray) -> tuple[NDArray, dict[int, int]]:
     """Find the points highest in their own neighbourhood and in all neighbourhoods they belong to.
 
     Gives them, and for each that is highest only in its own the highest point it is a neighbour of.
@@ -94,60 +100,63 @@ def _centres(level: NDArray, indices: NDArray, k_star: NDArray) -> tuple[NDArray
     column = 1
     while len(active):  # most points are ruled out by their first neighbours
         active = active[k_star[active] >= column]
-        higher = level[indices[active, column]] > level[active]
+        higher = level[lists.indices[lists.start[active] + column]] > level[active]
         best[active[higher]] = False
         active = active[~higher]
         column += 1
     parents: dict[int, int] = {}
-    width = int(k_star.max())
-    chunk = max(1, 4_000_000 // width)
-    for start in range(0, n, chunk):
-        rows = slice(start, start + chunk)
-        inside = np.arange(1, width + 1) <= k_star[rows, None]
-        near = indices[rows, 1 : width + 1]
-        row, place = np.nonzero(best[near] & inside)
-        point = near[row, place]
-        row = row + start
-        for i, j in zip(row[level[row] > level[point]], point[level[row] > level[point]], strict=True):
-            if int(j) not in parents or level[i] > level[parents[int(j)]]:
-                parents[int(j)] = int(i)
+    for first in range(0, n, CHUNK):
+        last = min(n, first + CHUNK)
+        entries = slice(lists.start[first], lists.start[last])
+        near = lists.indices[entries]
+        place = np.flatnonzero(best[near])
+        row = np.searchsorted(lists.start, place + lists.start[first], side="right") - 1
+        point = near[place]
+        inside = (place + lists.start[first] - lists.start[row] <= k_star[row]) & (level[row] > level[point])
+        for i, j in zip(row[inside].tolist(), point[inside].tolist(), strict=True):
+            if j not in parents or level[i] > level[parents[j]]:
+                parents[j] = i
     best[list(parents)] = False
     return np.flatnonzero(best), parents
 
 
-def first_labelled(rank: NDArray, own: NDArray, indices: NDArray, accepted: NDArray | None = None) -> NDArray[np.int64]:
-    """Find for each row the first of its neighbours, outwards, of lower rank or accepted whatever its rank.
+def first_labelled(
+    rank: NDArray, own: NDArray, lists: NeighbourLists, last: int = 0, accepted: NDArray | None = None
+) -> NDArray[np.int64]:
+    """Find for each list the first of its neighbours, outwards, of lower rank or accepted whatever its rank.
 
     Parameters
     ----------
     rank : ndarray, shape (n_points,)
-        Rank of the points that `indices` refers to.
-    own : ndarray, shape (n_rows,)
-        Rank of each row.
-    indices : ndarray of int, shape (n_rows, k)
-        Neighbours, nearest first.
+        Rank of the points that the lists refer to.
+    own : ndarray, shape (n_lists,)
+        Rank of each list's own point.
+    lists : NeighbourLists
+    last : int
+        How many of the outermost neighbours of a list are not looked at.
     accepted : ndarray of bool, shape (n_points,), optional
 
     Returns
     -------
-    ndarray of int64, shape (n_rows,)
+    ndarray of int64, shape (n_lists,)
         -1 where there is none.
     """
     found = np.full(len(own), -1, np.int64)
-    active, start, step = np.arange(len(own)), 0, 4
-    while start < indices.shape[1] and len(active):
-        near = indices[active, start : start + step]
-        good = rank[near] < own[active, None]
+    active, column = np.arange(len(own)), 1
+    size = lists.size - last
+    while len(active):
+        active = active[size[active] >= column]
+        near = lists.indices[lists.start[active] + column]
+        good = rank[near] < own[active]
         if accepted is not None:
             good |= accepted[near]
-        hit = good.any(axis=1)
-        found[active[hit]] = near[hit, good[hit].argmax(axis=1)]
-        active = active[~hit]
-        start, step = start + step, 2 * step
+        found[active[good]] = near[good]
+        active = active[~good]
+        column += 1
     return found
 
 
-def _assign(level: NDArray, indices: NDArray, centres: NDArray, parents: dict[int, int]) -> NDArray:
+def _assign(level: NDArray, lists: NeighbourLists, centres: NDArray, parents: dict[int, int]) -> NDArray:
     """Label points in order of decreasing level by their nearest labelled neighbour, all at once.
 
     What is labelled when a point's turn comes are the centres and the points of higher level, so each point's parent
@@ -158,7 +167,7 @@ def _assign(level: NDArray, indices: NDArray, centres: NDArray, parents: dict[in
     rank[np.argsort(-level, kind="stable")] = np.arange(n)
     is_centre = np.zeros(n, bool)
     is_centre[centres] = True
-    parent = first_labelled(rank, rank, indices[:, 1:-1] if indices.shape[1] > 3 else indices[:, 1:], is_centre)
+    parent = first_labelled(rank, rank, lists, 1 if lists.size.min() > 2 else 0, is_centre)
     for point in np.flatnonzero(parent < 0):
         parent[point] = parents.get(int(point), int(point))
     parent[centres] = centres
@@ -175,34 +184,34 @@ def _assign(level: NDArray, indices: NDArray, centres: NDArray, parents: dict[in
 
 
 def _borders(
-    level: NDArray, indices: NDArray, k_star: NDArray, labels: NDArray, centres: NDArray
+    level: NDArray, lists: NeighbourLists, k_star: NDArray, labels: NDArray, centres: NDArray
 ) -> dict[tuple[int, int], int]:
     """Find, for each pair of touching clusters, the highest of their border points."""
-    n = len(level)
-    is_centre = np.zeros(n, bool)
+    is_centre = np.zeros(len(level), bool)
     is_centre[centres] = True
     active = np.flatnonzero(~is_centre)
+    if len(centres) < 2:
+        return {}
     sources, targets = [], []
     column = 1
     while len(active):
         active = active[k_star[active] >= column]
-        near = indices[active, column]
+        near = lists.indices[lists.start[active] + column]
         other = labels[near] != labels[active]
         sources.append(active[other])
         targets.append(near[other])
         active = active[~other]
         column += 1
-    source = np.concatenate(sources) if sources else np.empty(0, np.int64)
-    target = np.concatenate(targets) if targets else np.empty(0, np.int64)
+    source, target = np.concatenate(sources), np.concatenate(targets)
     keep = np.ones(len(source), bool)
-    pending = np.arange(len(source))
-    for column in range(1, indices.shape[1] - 1):  # the source must be its cluster's nearest to the target
-        if not len(pending):
-            break
-        near = indices[target[pending], column]
+    pending, column = np.arange(len(source)), 1
+    while len(pending):  # the source must be its cluster's nearest to the target
+        pending = pending[lists.size[target[pending]] - 1 >= column]
+        near = lists.indices[lists.start[target[pending]] + column]
         same = labels[near] == labels[source[pending]]
         keep[pending[same & (near != source[pending])]] = False
         pending = pending[~same]
+        column += 1
     source, target = source[keep], target[keep]
     first = np.minimum(labels[source], labels[target])
     second = np.maximum(labels[source], labels[target])

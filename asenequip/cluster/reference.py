@@ -14,7 +14,8 @@ import numpy as np
 from asenequip.cluster.density import Neighbourhoods
 from asenequip.cluster.estimators import BMTI, KNN, KStarNN, PAk
 from asenequip.cluster.landscape import Landscape
-from asenequip.cluster.neighbours import Neighbours
+from asenequip.cluster.lists import NeighbourLists
+from asenequip.cluster.neighbours import nearest_neighbours
 from asenequip.cluster.support import Support
 
 __all__ = ["dadapy_estimate", "from_dadapy", "to_dadapy"]
@@ -44,12 +45,11 @@ def _data_class() -> Any:
 
 
 def _as_data(landscape: Landscape) -> Any:
-    hood = landscape.hood()
-    data = _data_class()(
-        coordinates=landscape.support.points, maxk=hood.neighbours.k, period=landscape.period, verbose=False, n_jobs=1
-    )
-    data.distances = np.ascontiguousarray(hood.neighbours.distances)
-    data.dist_indices = hood.neighbours.indices.astype(np.int64)
+    hood, points = landscape.hood(), landscape.support.points
+    k = int(hood.neighbours.size.max())
+    found = nearest_neighbours(points, k, period=landscape.period)
+    data = _data_class()(coordinates=points, maxk=k, period=landscape.period, verbose=False, n_jobs=1)
+    data.distances, data.dist_indices = found.distances, found.indices.astype(np.int64)
     data.intrinsic_dim = hood.dimension
     data.set_kstar(hood.k_star.astype(np.int64))
     return data
@@ -106,19 +106,13 @@ def to_dadapy(fitted: Any) -> Any:
             "Fit the distinct points alone."
         )
     order = landscape.support.inverse
-    back = np.empty(len(order), np.int64)
-    back[order] = np.arange(len(order))
     hood = landscape.hood()
     with _quiet():
         data = _as_data(
             replace(
                 landscape,
                 support=replace(landscape.support, points=landscape.support.points[order]),
-                neighbourhoods=replace(
-                    hood,
-                    neighbours=Neighbours(hood.neighbours.distances[order], back[hood.neighbours.indices[order]]),
-                    k_star=hood.k_star[order],
-                ),
+                neighbourhoods=replace(hood, k_star=hood.k_star[order]),
             )
         )
     data.log_den, data.log_den_err = fitted.log_density_.copy(), fitted.log_density_error_.copy()
@@ -146,7 +140,7 @@ def from_dadapy(data: Any) -> KStarNN:
         )
     n = len(data.X)
     hood = Neighbourhoods(
-        Neighbours(np.asarray(data.distances), np.asarray(data.dist_indices, np.int32)),
+        NeighbourLists.equal(data.distances, data.dist_indices),
         np.asarray(data.kstar, np.int64),
         float(data.intrinsic_dim),
         float((data.kstar >= data.maxk - 1).mean()),

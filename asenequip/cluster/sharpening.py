@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from asenequip.cluster.gradients import Graph
-from asenequip.cluster.neighbours import Neighbours
+from asenequip.cluster.gradients import MeanShifts
+from asenequip.cluster.graph import Graph
+from asenequip.cluster.lists import NeighbourLists
 
 __all__ = ["exponential_slope", "sharpening"]
 
@@ -46,9 +47,7 @@ def exponential_slope(shift: NDArray, dimension: float) -> NDArray:
     return shift * np.interp(shift, means, ratio)
 
 
-def sharpening(
-    gradient: NDArray, graph: Graph, neighbours: Neighbours, dimension: float, total: NDArray | None = None
-) -> NDArray:
+def sharpening(shifts: MeanShifts, graph: Graph, lists: NeighbourLists, dimension: float) -> NDArray:
     """Give the factor by which each mean-shift gradient is too small.
 
     The mean shift c <dx> is the gradient of a density linear in the ball; where the density is exponential it is too
@@ -59,33 +58,25 @@ def sharpening(
 
     Parameters
     ----------
-    gradient : ndarray of float64, shape (n_points, n_features)
+    shifts : MeanShifts
         Mean-shift gradients.
     graph : Graph
         Neighbourhoods.
-    neighbours : Neighbours
-        Distances, at least max(k*) neighbours.
+    lists : NeighbourLists
+        At least k* neighbours of each point.
     dimension : float
         Intrinsic dimension.
-    total : ndarray of float64, shape (n_points,), optional
-        Points each mean is taken over, k* - 1 unless given.
 
     Returns
     -------
     ndarray of float64, shape (n_points,)
-        Factors on `gradient`.
+        Factors on the gradients.
     """
-    from scipy.sparse import csr_matrix
-
-    k, rows = graph.k_star, np.arange(len(graph.k_star))
-    inner, outer = neighbours.distances[rows, k - 1], neighbours.distances[rows, k]
-    width = int(k.max())
-    inside = np.arange(1, width) < k[:, None]
-    count = k - 1.0 if total is None else total
-    spread = np.where(inside, neighbours.distances[:, 1:width] ** 2, 0.0).sum(axis=1) / (k - 1.0)
-    mean_square = (gradient * gradient).sum(axis=1) * (inner**2 / (dimension + 2)) ** 2
-    noise = (spread - mean_square) / np.maximum(count - 1, 1)
+    k = graph.k_star
+    inner, outer = lists.distance(k - 1), lists.distance(k)
+    mean_square = (shifts.gradient**2).sum(axis=1) * (inner**2 / (dimension + 2)) ** 2
+    noise = (shifts.spread - mean_square) / np.maximum(shifts.total - 1, 1)
     shift = (mean_square - noise) / outer**2
-    links = csr_matrix((np.ones(len(graph.target)), graph.target, graph.start), shape=(len(k), len(k)))
-    shift = np.sqrt(np.clip((links @ shift + shift) / k, 1e-12, STEEPEST**2))
+    around = np.add.reduceat(shift[graph.target], graph.start[:-1])
+    shift = np.sqrt(np.clip((around + shift) / k, 1e-12, STEEPEST**2))
     return exponential_slope(shift, dimension) / (shift * (dimension + 2)) * (inner / outer) ** 2

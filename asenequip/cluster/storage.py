@@ -18,12 +18,12 @@ from asenequip.cluster.descriptors import descriptor_config, descriptor_from_con
 from asenequip.cluster.estimator import EnvironmentClusters
 from asenequip.cluster.estimators import BMTI, KNN, KStarNN, PAk
 from asenequip.cluster.landscape import Landscape
-from asenequip.cluster.neighbours import Neighbours
+from asenequip.cluster.lists import NeighbourLists
 from asenequip.cluster.support import Support
 
 __all__ = ["load_clusters", "save_clusters"]
 
-FORMAT = 1
+FORMAT = 2
 KINDS = {"BMTI": BMTI, "KNN": KNN, "KStarNN": KStarNN, "PAk": PAk}
 PARAMETERS = ("z", "species", "window", "sample", "components", "resolution", "random_state")
 
@@ -82,7 +82,8 @@ def save_clusters(model: EnvironmentClusters, path: str | Path) -> Path:
             "sample_atoms": model.sample_atoms_[key],
         }
         if hood is not None:
-            held.update(distances=hood.neighbours.distances, indices=hood.neighbours.indices, k_star=hood.k_star)
+            lists = hood.neighbours
+            held.update(distances=lists.distances, indices=lists.indices, start=lists.start, k_star=hood.k_star)
         arrays.update({f"{key}/{name}": value for name, value in held.items() if value is not None})
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
@@ -148,7 +149,7 @@ def _peaks(info: dict[str, Any], held: dict[str, NDArray], z: float) -> DensityP
     """Rebuild one fitted model from its arrays."""
     hood = None
     if info["hood"] is not None:
-        neighbours = Neighbours(held["distances"], held["indices"])
+        neighbours = NeighbourLists(held["distances"], held["indices"], held["start"])
         hood = Neighbourhoods(neighbours, held["k_star"], info["hood"]["dimension"], info["hood"]["saturated"])
     support = Support(held["points"], held["counts"], held["inverse"], held["first"])
     landscape = Landscape(

@@ -17,7 +17,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from asenequip.cluster import BMTI, KNN, DensityPeaks, Gride, KStarNN, PAk, TwoNN
 from asenequip.cluster.density import k_star, log_unit_ball, pak_log_density
-from asenequip.cluster.gradients import common_neighbours, edge_differences, neighbour_graph, thin_graph
+from asenequip.cluster.edges import edge_differences
+from asenequip.cluster.gradients import mean_shifts
+from asenequip.cluster.graph import common_neighbours, neighbour_graph, thin_graph
 from asenequip.cluster.landscape import survey
 from asenequip.cluster.multigrid import conjugate_gradients, multigrid
 from asenequip.cluster.neighbours import nearest_neighbours
@@ -109,7 +111,7 @@ def test_pak_is_a_stationary_point_of_its_likelihood():
     points = np.random.default_rng(6).normal(size=(200, 3))
     found = nearest_neighbours(points, 40)
     k = np.full(200, 25)
-    value, _ = pak_log_density(found.distances, k, 3.0, 200)
+    value, _ = pak_log_density(found.lists(), k, 3.0, 200)
     volumes = np.diff(np.exp(log_unit_ball(3.0)) * found.distances[:, :26] ** 3, axis=1)
     rank = np.arange(1, 26)
     free = value + np.log(200)
@@ -126,16 +128,18 @@ def test_pak_is_a_stationary_point_of_its_likelihood():
 def test_gram_form_equals_covariance_form(counts):
     points = np.random.default_rng(7).normal(size=(300, 5))
     found = nearest_neighbours(points, 30)
-    graph = neighbour_graph(found.indices, k_star(found.distances, found.indices, 5.0))
-    packed, _ = edge_differences(points, graph, 5.0, counts=counts, gram=False)
-    gram, _ = edge_differences(points, graph, 5.0, counts=counts, gram=True)
+    graph = neighbour_graph(found.lists(), k_star(found.distances, found.indices, 5.0))
+    packed, gram = (
+        edge_differences(points, graph, mean_shifts(points, graph, 5.0, counts=counts, covariance=c), counts=counts)
+        for c in (True, False)
+    )
     assert_allclose(gram.variance, packed.variance, rtol=1e-8)
 
 
 def test_common_neighbours_are_set_intersections():
     points = np.random.default_rng(8).normal(size=(300, 2))
     found = nearest_neighbours(points, 40)
-    graph = neighbour_graph(found.indices, np.random.default_rng(0).integers(3, 40, 300))
+    graph = neighbour_graph(found.lists(), np.random.default_rng(0).integers(3, 40, 300))
     links = thin_graph(graph, 9)
     hoods = [set(found.indices[i, : graph.k_star[i]]) for i in range(300)]
     expected = [len(hoods[i] & hoods[j]) for i, j in zip(links.source, links.target, strict=True)]
@@ -168,8 +172,9 @@ def test_identity_weights_solve_the_normal_equations():
     fitted = BMTI(weights="identity", max_edges=None, sharpen=False, samples=0, max_neighbours=30).fit(points)
     landscape = fitted.landscape_
     hood = landscape.neighbourhoods
-    graph = neighbour_graph(hood.neighbours.indices, hood.k_star)
-    edges, _ = edge_differences(landscape.support.points, graph, hood.dimension)
+    graph = neighbour_graph(hood.neighbours, hood.k_star)
+    points = landscape.support.points
+    edges = edge_differences(points, graph, mean_shifts(points, graph, hood.dimension))
     design = np.zeros((len(graph.target), 400))
     design[np.arange(len(graph.target)), graph.target] += 1
     design[np.arange(len(graph.target)), graph.source] -= 1
@@ -321,8 +326,9 @@ def test_wrong_parameters_are_named(estimator, words):
 def test_many_coordinates_need_no_square_matrices():
     points = np.random.default_rng(23).normal(size=(300, 1000))
     found = survey(points, max_neighbours=30)
-    graph = neighbour_graph(found.neighbourhoods.neighbours.indices, found.neighbourhoods.k_star)
-    edges, _ = edge_differences(found.support.points, graph, found.neighbourhoods.dimension)
+    hood = found.neighbourhoods
+    graph = neighbour_graph(hood.neighbours, hood.k_star)
+    edges = edge_differences(found.support.points, graph, mean_shifts(found.support.points, graph, hood.dimension))
     assert (edges.variance > 0).all()
 
 

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import adjusted_rand_score
 
 from asenequip.cluster import BMTI, DensityPeaks, Gride, KStarNN, PAk, TwoNN
+from asenequip.cluster.lists import NeighbourLists
 from asenequip.cluster.peaks import density_peaks
 
 pytest.importorskip("dadapy", reason="DADApy is not installed: pip install 'asenequip[dadapy]' (numpy < 2)")
@@ -91,7 +92,8 @@ def test_bmti(peer, bmti):
 
 
 def test_density_peaks_of_the_same_density(peer):
-    found = density_peaks(*peer.pak, peer.data.dist_indices, peer.k_star, 1.65)
+    lists = NeighbourLists.equal(peer.data.distances, peer.data.dist_indices)
+    found = density_peaks(*peer.pak, lists, peer.k_star, 1.65)
     assert sorted(found.centres) == sorted(peer.centres)
     assert adjusted_rand_score(found.labels, peer.labels) == 1
     assert_array_equal(found.halo, peer.halo)
