@@ -23,6 +23,8 @@ from asenequip.evaluate import Evaluator
 from asenequip.fused.engine import CoincidingAtomsError
 from asenequip.neighbors import EdgeList
 
+_FORMS = {"compiled": True, "eager": False}
+
 
 class LammpsError(RuntimeError):
     """What LAMMPS said when it stopped."""
@@ -38,16 +40,16 @@ def open_lammps(
 ) -> Any:
     """A LAMMPS instance that knows ``pair_style asenequip``.
 
-    In its input stand ``units metal``, ``newton on`` (the default), ``pair_style asenequip [DTYPE] [DEVICE]``, and
-    ``pair_coeff * * FILE ELEMENT ...`` with one element for each atom type.
+    In its input stand ``units metal``, ``newton on`` (the default), ``pair_style asenequip``, and
+    ``pair_coeff * * FILE ELEMENT ...`` with one element for each atom type. Behind the pair style may stand the
+    precision, the device, and "compiled" or "eager", in any order; they go before the parameters here.
 
     Parameters
     ----------
     device : str
-        Where nothing else stands behind ``pair_style asenequip``. "auto" and "cuda" give the processes of a machine its
-        GPUs in turn.
+        "auto" and "cuda" give the processes of a machine its GPUs in turn.
     dtype : {"float32", "float64"}
-        Precision of the network, where nothing else stands behind ``pair_style asenequip``.
+        Precision of the network.
     compiled : bool, optional
         As for `asenequip.evaluate.Evaluator`.
     cmdargs : sequence of str
@@ -137,12 +139,17 @@ class _Bridge:
         return 0
 
     def _open(self, model: str, elements: Sequence[str], options: Sequence[str]) -> _Opened:
-        dtype, device = self.dtype, self.device
+        dtype, device, compiled = self.dtype, self.device, self.compiled
         for word in options:
-            dtype, device = (word, device) if word in DTYPES else (dtype, word)
+            if word in DTYPES:
+                dtype = word
+            elif word in _FORMS:
+                compiled = _FORMS[word]
+            else:
+                device = word
         if device in ("auto", "cuda") and torch.cuda.is_available():
             device = f"cuda:{local_rank() % torch.cuda.device_count()}"
-        evaluator = Evaluator(model, device=device, dtype=dtype, compiled=self.compiled)
+        evaluator = Evaluator(model, device=device, dtype=dtype, compiled=compiled)
         names = evaluator.model.spec.type_names
         unknown = [name for name in elements if name not in (*names, "NULL")]
         if unknown:

@@ -98,7 +98,7 @@ def test_the_words_behind_the_pair_style_choose_precision_and_device(lammps, sma
     data = write_data(tmp_path, small_atoms())
     energies = [
         lammps(preamble(data, small_artifact, style) + "run 0\n", dtype="float64", compiled=False).get_thermo("pe")
-        for style in ("", "float32", "float64 cpu")
+        for style in ("", "float32 eager", "cpu float64")
     ]
     assert energies[0] == energies[2]
     assert 0 < abs(energies[1] - energies[0]) < 1e-4 * abs(energies[0])
