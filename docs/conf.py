@@ -1,4 +1,8 @@
-"""Sphinx settings: Markdown pages, and the reference from docstrings."""
+"""Sphinx settings: Markdown pages, the reference from docstrings, and the tables from the benchmarks' results."""
+
+import sys
+from pathlib import Path
+from typing import Any
 
 import asenequip
 
@@ -13,7 +17,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "generated/tables.md"]
 html_theme = "furo"
 html_title = f"asenequip {release}"
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
@@ -23,3 +27,13 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 napoleon_use_ivar = True
+
+
+def setup(app: Any) -> None:
+    """Write the tables before the pages are read."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from tables import page
+
+    target = Path(__file__).parent / "generated" / "tables.md"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(page())

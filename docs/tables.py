@@ -1,0 +1,127 @@
+"""Make the tables of docs/tables.md from benchmarks/results/*.json; the documentation runs it before it is built.
+
+No figure of that page is written by hand: ``python docs/tables.py`` prints what it will say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown, numbers to four digits."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(_text(value) for value in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}·10^{int(exponent)}"
+
+
+def machine(record: dict[str, Any]) -> str:
+    """One line about where the numbers come from."""
+    found = record.get("machine", record.get("hardware", {}))
+    versions = found.get("versions", record.get("versions", {}))
+    named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "nequip", "nequip-allegro") if name in versions)
+    threads = record.get("threads", found.get("threads", 1))
+    return f"{found.get('cpu', 'CPU')}, {threads} thread(s); {named}.\n".replace(
+        ", nequip absent, nequip-allegro absent", ""
+    )
+
+
+def properties(record: dict[str, Any]) -> str:
+    """Phonons, elasticity, equation of state; the two ways to force constants; batches."""
+    rows = [(r["system"], r["quantity"], r["unit"], r["found"], r["reference"], r["source"]) for r in record["rows"]]
+    parts = [
+        "## Properties of crystals\n",
+        "Potentials of silicon, lithium and rock salt, trained for minutes each (`benchmarks/bench_properties.py`).\n",
+        table(("", "quantity", "unit", "potential", "reference", "reference from"), rows),
+        "Exact force constants and finite differences, one potential, float64: largest difference of a frequency.\n",
+        table(
+            ("", "atoms", "order", "supercells", "largest difference (THz)", "time (s)", "time of the Hessian (s)"),
+            (
+                (p["system"], p["atoms"], n, o["supercells"], o["largest_difference_THz"], o["seconds"], p["hessian_s"])
+                for p in record["paths"]
+                for n in (2, 4, 6)
+                for o in (p[f"order_{n}"],)
+            ),
+        ),
+        "Displaced supercells in one batch against one by one, new neighbour lists in both.\n",
+        table(
+            ("", "supercells", "atoms", "network", "one by one (s)", "together (s)", "ratio"),
+            (
+                (b["system"], b["supercells"], b["atoms"], b["dtype"], b["one_by_one_s"], b["together_s"], b["ratio"])
+                for b in record["batches"]
+            ),
+        ),
+        machine(record),
+    ]
+    return "\n".join(parts)
+
+
+def inference(record: dict[str, Any]) -> str:
+    """Energy, forces and stress against nequip-allegro."""
+    rows = (
+        (r["shape"], r["atoms"], r["contender"], r["wall_us_per_atom"], r["times_faster_than_best_peer_mode_wall"])
+        for r in record["rows"]
+    )
+    head = ("network", "atoms", "contender", "µs per atom", "times the fastest mode of nequip-allegro")
+    return "\n".join(
+        [
+            "## Speed on a CPU\n",
+            "Energy, forces and stress, same weights and structures (`benchmarks/bench_inference.py`).\n",
+            table(head, rows),
+            machine(record),
+        ]
+    )
+
+
+def growth(record: dict[str, Any]) -> str:
+    """Time and memory against size."""
+    head = (
+        "atoms",
+        "evaluation, list kept (µs/atom)",
+        "with a new list (µs/atom)",
+        "step of dynamics (µs/atom)",
+        "kB/atom",
+    )
+    rows = (
+        (
+            r["atoms"],
+            r["evaluation_us_per_atom"],
+            r["first_evaluation_us_per_atom"],
+            r["dynamics_step_us_per_atom"],
+            r["memory_kB_per_atom"],
+        )
+        for r in record["rows"]
+    )
+    return "\n".join(["## Growth with size\n", "`benchmarks/bench_growth.py`.\n", table(head, rows), machine(record)])
+
+
+SECTIONS = {"properties": properties, "inference": inference, "growth": growth}
+
+
+def page() -> str:
+    """All tables for which there are results."""
+    files = {name: RESULTS / f"{name}.json" for name in SECTIONS}
+    return "\n".join(
+        section(json.loads(files[name].read_text())) for name, section in SECTIONS.items() if files[name].is_file()
+    )
+
+
+if __name__ == "__main__":
+    print(page())
