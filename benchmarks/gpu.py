@@ -1,9 +1,13 @@
-"""Check and time every kernel on a GPU in one call: ``python benchmarks/gpu.py``.
+"""Check and time every kernel on a GPU in one call, within minutes: ``python benchmarks/gpu.py``.
 
 Checks: each kernel of a model, to its double backward, against plain float64 operations; the same bits when run twice,
-on another stream and from a CUDA graph. Times: each primitive beside the time that its bytes take at the bandwidth
-measured for a copy, and the whole track (scalars, and the gradients that forces need) beside plain torch operations.
-``--sanitize`` repeats the checks under compute-sanitizer. Everything is written to ``benchmarks/results/gpu.json``.
+on another stream and from a CUDA graph; the tests marked ``gpu``; compute-sanitizer's memory and race checkers. Times:
+each kernel beside the time that its bytes take at the bandwidth measured for a copy, and the whole track (scalars, and
+the gradients that forces need) beside plain torch operations and, where they are installed, nequip-allegro's Triton
+kernel and cuEquivariance. Results go to ``$OUT`` or ``benchmarks/results`` after every stage; a stage that does not fit
+into ``--minutes`` is recorded as stopped.
+
+``--device cpu --small`` runs the same code, in small, on a machine without a GPU; its times mean nothing.
 """
 
 from __future__ import annotations
@@ -11,246 +15,188 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import gpu_kernels as stages
 import torch
-from bench_kernels import RESULTS, collapsed, problem
-from torch import Tensor
+from bench_kernels import RESULTS
 
-from asenequip.kernels import cuda, nvrtc, ops
-from asenequip.kernels.evaluate import evaluate
-from asenequip.kernels.library import layout
-from asenequip.kernels.polynomial import EdgeForm, Polynomial
+from asenequip.kernels import cuda, native
 
-NEIGHBORS = 40
-TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-5}
-"""Relative to the largest entry of an output, against float64."""
-Case = tuple[list[Tensor], Tensor | None]
+ROOT = Path(__file__).parents[1]
 
 
-def operands(
-    polynomial: Polynomial, counts: Tensor, channels: int, dtype: torch.dtype, seed: int, device: str = "cpu"
-) -> Case:
-    """Random operands of a kernel for atoms with the given numbers of neighbours."""
-    generator = torch.Generator(device).manual_seed(seed)
-    atoms, form = counts.numel(), polynomial.form
-    if isinstance(form, EdgeForm):
-        edges, size = int(counts.sum()), len(form.irrep)
-        shapes = [(edges, channels), (edges, form.num_weights, channels), (edges, size), (atoms, size, channels)]
-        ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(device)
-    else:
-        shapes = [(form.sizes[0], channels), *((atoms, size, channels) for size in form.sizes[1:])]
-        ptr = None
-    draw = [torch.randn(shapes[k], generator=generator, dtype=dtype, device=device) for k in polynomial.operands]
-    return draw, ptr
+@dataclass
+class Report:
+    """What was found so far, in the file from the first stage on."""
+
+    path: Path
+    minutes: float
+    start: float = field(default_factory=time.monotonic)
+    found: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def seconds_left(self) -> float:
+        return 60 * self.minutes - (time.monotonic() - self.start)
+
+    def add(self, name: str, value: object) -> None:
+        self.found[name] = value
+        self.found["seconds"] = round(time.monotonic() - self.start, 1)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
+        sys.stdout.write(f"-- {name}, after {self.found['seconds']} s\n")
+        sys.stdout.flush()
+
+    def add_rows(self, name: str, rows: Iterable[dict[str, object]], line: Callable[[dict], str]) -> list[dict]:
+        """Rows as far as the time allows; ``line`` gives what is printed of each, nothing where it is empty."""
+        kept, stopped = [], False
+        for row in rows:
+            kept.append(row)
+            if line(row):
+                sys.stdout.write(line(row) + "\n")
+            if self.seconds_left < 0:
+                stopped = True
+                break
+        self.add(name, {"stopped_early": stopped, "rows": kept})
+        return kept
 
 
-def run(polynomial: Polynomial, case: Case) -> list[Tensor]:
-    return torch.ops.asenequip.polynomial(case[0], case[1], polynomial.text)
-
-
-def error(found: list[Tensor], expected: list[Tensor]) -> float:
-    pairs = zip(found, expected, strict=True)
-    errors = [(a.cpu().double() - b).abs().max() / b.abs().max().clamp(min=1e-30) for a, b in pairs]
-    return float(torch.stack(errors).max())  # NaN if any entry is
-
-
-def check_kernel(polynomial: Polynomial, channels: int, dtype: torch.dtype) -> dict[str, object]:
-    """One kernel on ragged atoms: error against float64, repeatability, another stream, a CUDA graph."""
-    counts = torch.tensor([0, 9, 1, 70, 0, 33])
-    exact, ptr = operands(polynomial, counts, channels, torch.float64, seed=channels)
-    case = ([t.to("cuda", dtype) for t in exact], None if ptr is None else ptr.cuda())
-    rounded = [t.cpu().double() for t in case[0]]
-    first = run(polynomial, case)
-    again = run(polynomial, case)
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        aside = run(polynomial, case)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run(polynomial, case)
-    graph.replay()
-    torch.cuda.synchronize()
-    worst = error(first, evaluate(polynomial, rounded, ptr))
-    same = all(torch.equal(a, b) for other in (again, aside, captured) for a, b in zip(first, other, strict=True))
-    return {"error": worst, "same_bits": same, "passed": same and worst < TOLERANCES[dtype]}
-
-
-def check(l_maxima: list[int]) -> list[dict[str, object]]:
-    """Every kernel of models with these l_max; prints what fails."""
-    # Outputs start as NaN here, so that an entry which a kernel forgets is seen.
-    torch.use_deterministic_algorithms(True)
-    rows = []
-    for l_max in l_maxima:
-        for shared in (False, True):
-            for name, polynomial in nvrtc.model_kernels(l_max, 2, False, shared).items():
-                for dtype in TOLERANCES:
-                    for channels in (1, 32, 64, 100, 300):
-                        found = check_kernel(polynomial, channels, dtype)
-                        label = {"l_max": l_max, "shared": shared, "kernel": name, "dtype": str(dtype)}
-                        rows.append({**label, "channels": channels, **found})
-                        if not found["passed"]:
-                            sys.stdout.write(f"FAILED {rows[-1]}\n")
-    torch.use_deterministic_algorithms(False)
-    passed = sum(bool(row["passed"]) for row in rows)
-    sys.stdout.write(f"checks: {passed} of {len(rows)} passed\n")
-    return rows
-
-
-def milliseconds(step: Callable[[], object], repeats: int = 30) -> float:
-    """Shortest time of one call on the GPU, between events."""
-    for _ in range(3):
-        step()
-    times = []
-    for _ in range(repeats):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        step()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return min(times)
-
-
-def copy_bandwidth() -> float:
-    """Bytes per second of a device copy of 1 GiB, reading and writing counted."""
-    source = torch.empty(2**28, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.numel() * 4 / (1e-3 * milliseconds(lambda: target.copy_(source)))
-
-
-def time_primitives(bandwidth: float, edges: list[int], l_maxima: list[int]) -> list[dict[str, object]]:
-    """Each kernel's time and its floor: all operands read once and all outputs written once."""
-    rows = []
-    for count in edges:
-        counts = torch.full((count // NEIGHBORS,), NEIGHBORS)
-        for l_max in l_maxima:
-            for channels in (32, 64, 128):
-                for name, polynomial in nvrtc.model_kernels(l_max, 2, False, False).items():
-                    case = operands(polynomial, counts, channels, torch.float32, 0, "cuda")
-                    own = layout(polynomial.text)
-                    moved = [*case[0], *own.empty(own.shapes(*case), case[0])]
-                    size = sum(t.numel() * t.element_size() for t in moved)
-                    del moved
-                    # Enough work for the launch to be hidden is queued by measuring inside a CUDA graph.
-                    graph = torch.cuda.CUDAGraph()
-                    run(polynomial, case)
-                    with torch.cuda.graph(graph):
-                        run(polynomial, case)
-                    time, floor = milliseconds(graph.replay), 1e3 * size / bandwidth
-                    row = {"kernel": name, "edges": count, "l_max": l_max, "channels": channels}
-                    rows.append({**row, "ms": time, "floor_ms": floor, "of_floor_speed": floor / time})
-                    sys.stdout.write(
-                        f"{name:<28} E {count:>8} l_max {l_max} U {channels:>3}  {time:8.4f} ms  floor {floor:8.4f} ms"
-                        f"  {100 * floor / time:5.1f} %\n"
-                    )
-    return rows
-
-
-def time_track(edges: list[int], l_maxima: list[int]) -> list[dict[str, object]]:
-    """Scalars and the gradients that forces need, U = 64: kernels (captured and not) and plain torch operations."""
-    rows = []
-    for count in edges:
-        for l_max in l_maxima:
-            x = problem(l_max, 64, count // NEIGHBORS, "cuda")
-
-            def step(x=x) -> tuple[Tensor, ...]:
-                return torch.autograd.grad(torch.stack(collapsed(x)).sum(), x.per_edge)
-
-            row: dict[str, object] = {"edges": count, "l_max": l_max, "channels": 64}
-            with ops.use_backend("native"):
-                row["kernels_ms"] = milliseconds(step)
-                side = torch.cuda.Stream()
-                side.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(side):
-                    step()
-                torch.cuda.current_stream().wait_stream(side)
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
-                    step()
-                row["kernels_in_graph_ms"] = milliseconds(graph.replay)
-                del graph
-            with ops.use_backend("plain"):
-                try:
-                    row["plain_ms"] = milliseconds(step, repeats=5)
-                except torch.cuda.OutOfMemoryError:
-                    row["plain_ms"] = None
-            rows.append(row)
-            sys.stdout.write(f"track {row}\n")
-    return rows
-
-
-def sanitize() -> dict[str, object]:
-    """The checks under compute-sanitizer's memory checker, if it is installed."""
-    tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        return {"ran": False, "reason": "compute-sanitizer is not on the PATH"}
-    command = [tool, "--error-exitcode", "9", sys.executable, __file__, "--check-only", "--l-max", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {"ran": True, "clean": done.returncode == 0, "tail": done.stdout[-1000:]}
-
-
-def versions() -> dict[str, object]:
+def versions(device: str) -> dict[str, object]:
     packages = {}
+    wanted = ("torch", "cupy", "triton", "nvidia-cuda", "e3nn", "asenequip", "nequip", "cuequivariance")
     for distribution in importlib.metadata.distributions():
         name = distribution.metadata["Name"]
-        if name and name.lower().startswith(("torch", "cupy", "nvidia-cuda", "e3nn", "asenequip")):
+        if name and name.lower().startswith(wanted):
             packages[name] = distribution.version
-    properties = torch.cuda.get_device_properties(0)
-    return {
-        "gpu": properties.name,
-        "capability": f"{properties.major}.{properties.minor}",
-        "memory_bytes": properties.total_memory,
-        "torch_cuda": torch.version.cuda,
-        "python": platform.python_version(),
-        "packages": packages,
-    }
+    found = {"python": platform.python_version(), "packages": packages, "device": device}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        capability = f"{properties.major}.{properties.minor}"
+        found |= {"gpu": properties.name, "capability": capability, "memory_bytes": properties.total_memory}
+        found |= {"torch_cuda": torch.version.cuda}
+    return found
 
 
-def why_not() -> str | None:
+def why_not(device: str) -> str | None:
     """Why nothing can be measured here, or None."""
+    if device == "cpu":
+        return None if native.available() else "No C++ compiler was found, so there are no kernels to run on a CPU."
     if not torch.cuda.is_available():
         return "torch finds no CUDA device, so nothing was checked or timed. Run this on a machine with an NVIDIA GPU."
     return cuda.problem()
 
 
+def subprocess_result(command: list[str], seconds: float, **environment: str) -> dict[str, object]:
+    """Exit status and last lines of a program, or that it took too long."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=max(1.0, seconds),
+        )
+    except subprocess.TimeoutExpired:
+        return {"ran": False, "reason": f"stopped after {seconds:.0f} s"}
+    return {"ran": True, "passed": done.returncode == 0, "tail": done.stdout[-2000:].splitlines()}
+
+
+def gpu_tests(seconds: float) -> dict[str, object]:
+    """The tests marked gpu, in a process of their own; one that finds no GPU fails."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--confcutdir", "tests/kernels", "tests/kernels"]
+    return subprocess_result(command, seconds, ASENEQUIP_REQUIRE_GPU="1")
+
+
+def sanitize(tool_name: str, seconds: float) -> dict[str, object]:
+    """The checks of l_max 1 under one of compute-sanitizer's tools."""
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        return {"ran": False, "reason": "compute-sanitizer is not on the PATH"}
+    command = [program, "--tool", tool_name, "--error-exitcode", "9", sys.executable, __file__]
+    return subprocess_result([*command, "--check-only", "--small", "--l-max", "1", "--channels", "33", "300"], seconds)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    made.add_argument("--small", action="store_true", help="one model, first derivatives, few edges")
+    made.add_argument("--l-max", type=int, nargs="+")
+    made.add_argument("--channels", type=int, nargs="+", help="of the checks")
+    made.add_argument("--edges", type=int, nargs="+")
+    made.add_argument("--minutes", type=float, default=8.0)
+    made.add_argument("--check-only", action="store_true", help="the checks of the kernels, nothing written")
+    made.add_argument("--output", type=Path, default=Path(os.environ.get("OUT", RESULTS)) / "gpu.json")
+    return made
+
+
+def describe(row: dict) -> str:
+    return (
+        f"{row['kernel']:<28} E {row['edges']:>8} l_max {row['l_max']} U {row['channels']:>3}  {row['ms']:8.4f} ms"
+        f"  floor {row['floor_ms']:8.4f} ms  {100 * row['of_floor_speed']:5.1f} %"
+    )
+
+
+def failures(row: dict) -> str:
+    return "" if row["passed"] else f"FAILED {row}"
+
+
+def check_only(machine: stages.Machine, l_maxima: list[int], channels: list[int], small: bool) -> int:
+    rows = list(stages.check(machine, l_maxima, channels, small))
+    bad = [row for row in rows if not row["passed"]]
+    sys.stdout.write("".join(f"FAILED {row}\n" for row in bad) + f"{len(rows) - len(bad)} of {len(rows)} passed\n")
+    return int(bool(bad))
+
+
+def tests_and_sanitizer(report: Report) -> bool:
+    """Whether the tests marked gpu and the sanitizer's tools found nothing; what did not run counts as nothing."""
+    tests = gpu_tests(min(180.0, report.seconds_left))
+    report.add("tests", tests)
+    tools = {name: sanitize(name, min(90.0, report.seconds_left)) for name in ("memcheck", "racecheck")}
+    report.add("sanitizer", tools)
+    return all(found.get("passed", True) for found in (tests, *tools.values()))
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--l-max", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--edges", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--check-only", action="store_true")
-    parser.add_argument("--sanitize", action="store_true")
-    parser.add_argument("--output", type=Path, default=RESULTS / "gpu.json")
-    chosen = parser.parse_args()
-    problem_here = why_not()
+    chosen = parser().parse_args()
+    problem_here = why_not(chosen.device)
     if problem_here is not None:
         sys.stderr.write(problem_here + "\n")
         return 1
-    checks = check(chosen.l_max)
-    failed = not all(row["passed"] for row in checks)
+    small, machine = chosen.small, stages.Machine(chosen.device)
+    l_maxima = chosen.l_max or ([1] if small else [1, 2, 3])
+    channels = chosen.channels or ([1, 33] if small else [1, 32, 100, 300])
+    edges = chosen.edges or ([400] if small else [100_000, 1_000_000])
     if chosen.check_only:
-        return int(failed)
-    bandwidth = copy_bandwidth()
-    sys.stdout.write(f"copy: {bandwidth / 1e12:.2f} TB/s\n")
-    result = {
-        "versions": versions(),
-        "checks": checks,
-        "copy_bytes_per_second": bandwidth,
-        "primitives": time_primitives(bandwidth, chosen.edges, chosen.l_max),
-        "track": time_track(chosen.edges, chosen.l_max),
-        "sanitizer": sanitize() if chosen.sanitize else {"ran": False, "reason": "not asked for"},
-    }
-    chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(f"written to {chosen.output}\n")
-    return int(failed)
+        return check_only(machine, l_maxima, channels, small)
+    report = Report(chosen.output, chosen.minutes)
+    report.add("versions", versions(chosen.device))
+    types = (torch.float64,) if small else tuple(stages.TOLERANCES)
+    kernels = list(dict.fromkeys((p, t) for _, _, _, p in stages.matrix(l_maxima, small) for t in types))
+    seconds = stages.compile_all(kernels, chosen.device)
+    report.add("compiled", {"kernels": len(kernels), "seconds": seconds, "cores": os.cpu_count()})
+    checked = report.add_rows("checks", stages.check(machine, l_maxima, channels, small), failures)
+    sound = bool(checked) and all(row["passed"] for row in checked)
+    bandwidth = stages.copy_bandwidth(machine, 2**20 if small else 2**28)
+    report.add("copy_bytes_per_second", bandwidth)
+    for k, count in enumerate(edges):
+        tracks = (stages.time_track(machine, bandwidth, count, l_max) for l_max in l_maxima)
+        report.add_rows(f"track_{count}", tracks, str)
+        rows = stages.time_primitives(machine, bandwidth, count, l_maxima, [32] if small else [32, 64, 128], small)
+        report.add_rows(f"primitives_{count}", rows, describe)
+        if k == 0 and not small and chosen.device == "cuda":
+            sound = tests_and_sanitizer(report) and sound
+    return int(not sound)
 
 
 if __name__ == "__main__":

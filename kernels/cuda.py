@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,9 +76,20 @@ def available() -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def load(text: str, dtype: torch.dtype, index: int) -> Launch | None:
-    """The launcher of the polynomial ``text`` on GPU number ``index``; None where CuPy is missing."""
+    """The launcher of the polynomial ``text`` on GPU number ``index``; None where CuPy is missing.
+
+    Raises
+    ------
+    RuntimeError
+        While a CUDA graph is captured: a module cannot be loaded then.
+    """
     if not available():
         return None
+    if torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "A kernel must be compiled and loaded before it can be captured in a CUDA graph.\n"
+            "Run the computation once, with the same parts requiring gradients, before the capture."
+        )
     import cupy
 
     polynomial = parse(text)
@@ -91,17 +103,15 @@ def load(text: str, dtype: torch.dtype, index: int) -> Launch | None:
     def launch(
         operands: list[Tensor], outputs: list[Tensor], ptr: Tensor | None, atoms: int, length: int, channels: int
     ) -> None:
-        import numpy as np
-
         grid, block = edge_grid(atoms, channels) if edges else chain_grid(-(-atoms // length), channels)
         if 0 in grid:
             return
         arguments: list[Any] = [t.data_ptr() for t in (*operands, *outputs)]
         arguments.append(ptr.data_ptr() if ptr is not None else np.int64(length))
-        with torch.cuda.device(index), cupy.cuda.Device(index):
-            stream = cupy.cuda.ExternalStream(torch.cuda.current_stream(index).cuda_stream)
-            with stream:
-                kernel(grid, block, (*arguments, np.int64(atoms), np.int64(channels)))
+        # Asked for at every launch: a capture changes the stream.
+        stream = cupy.cuda.ExternalStream(torch.cuda.current_stream(index).cuda_stream, index)
+        with torch.cuda.device(index), cupy.cuda.Device(index), stream:
+            kernel(grid, block, (*arguments, np.int64(atoms), np.int64(channels)))
 
     return launch
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from asenequip.kernels.polynomial import (
-    ATOM,
     ENVIRONMENT,
     HARMONICS,
     OUT,
@@ -97,6 +96,3 @@ def _chain_term(polynomial: Polynomial, form: ChainForm, kind: int, term: Term, 
         return product.new_zeros(form.sizes[PATHS], product.shape[1]).index_add(0, which, product)
     shape = (product.shape[0], form.sizes[kind], product.shape[2])
     return product.new_zeros(shape).index_add(1, which, product)
-
-
-__all__ = ["ATOM", "evaluate"]

@@ -63,6 +63,13 @@ def architectures(library: ctypes.CDLL) -> list[int]:
     return list(found)
 
 
+def version(library: ctypes.CDLL) -> tuple[int, int]:
+    """Major and minor version of this NVRTC."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check(library, library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return major.value, minor.value
+
+
 def compile_cuda(library: ctypes.CDLL, source: str, arch: str) -> Compiled:
     """Compile ``source`` for ``arch`` (such as "sm_90").
 

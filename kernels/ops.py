@@ -24,7 +24,7 @@ from asenequip.kernels.polynomial import env_sum as env_sum_polynomial
 
 Backend = Literal["auto", "native", "plain"]
 Function = TypeVar("Function", bound=Callable[..., object])
-__all__ = ["Backend", "ChainTable", "chain", "edge_dot", "env_sum", "library", "use_backend"]
+__all__ = ["Backend", "ChainTable", "chain", "edge_dot", "env_sum", "use_backend"]
 
 _backend: ContextVar[Backend] = ContextVar("asenequip_kernels_backend", default="auto")
 
@@ -75,7 +75,7 @@ def env_sum(weights: Tensor, harmonics: Tensor, irrep: Tensor, ptr: Tensor, cent
     form = _edge_form(weights, harmonics, irrep, None)
     if form is None:
         return plain.env_sum(_widened(weights, harmonics), harmonics, irrep, centers, ptr.shape[0] - 1)
-    return torch.ops.asenequip.polynomial([weights, harmonics], ptr, _edge_text("env_sum", *form))[0]
+    return library.polynomial([weights, harmonics], ptr, _edge_text("env_sum", *form))[0]
 
 
 def edge_dot(weights: Tensor, harmonics: Tensor, atom: Tensor, irrep: Tensor, ptr: Tensor, centers: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def edge_dot(weights: Tensor, harmonics: Tensor, atom: Tensor, irrep: Tensor, pt
     form = _edge_form(weights, harmonics, irrep, atom)
     if form is None:
         return plain.edge_dot(_widened(weights, harmonics), harmonics, atom, irrep, centers)
-    return torch.ops.asenequip.polynomial([weights, harmonics, atom], ptr, _edge_text("edge_dot", *form))[0]
+    return library.polynomial([weights, harmonics, atom], ptr, _edge_text("edge_dot", *form))[0]
 
 
 def chain(path_weights: Tensor, environment: Tensor, vector: Tensor, table: ChainTable) -> Tensor:
@@ -116,8 +116,9 @@ def chain(path_weights: Tensor, environment: Tensor, vector: Tensor, table: Chai
         path_weights.dtype == environment.dtype == vector.dtype
     ):
         return plain.chain(path_weights, environment, vector, table)
-    weights = path_weights.expand(path_weights.shape[0], environment.shape[2])
-    return torch.ops.asenequip.polynomial([weights, environment, vector], None, table.text)[0]
+    if path_weights.shape[1] == 1:
+        path_weights = path_weights.expand(path_weights.shape[0], environment.shape[2])
+    return library.polynomial([path_weights, environment, vector], None, table.text)[0]
 
 
 def _constant_in_traces(function: Function) -> Function:

@@ -9,6 +9,7 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
+from asenequip.kernels import polynomial as forms
 from asenequip.kernels.paths import LayerPaths
 
 RAGGED = (0, 1, 9, 0, 4, 2, 0)
@@ -68,6 +69,23 @@ def chain_operands(layer: LayerPaths, channels: int, *, seed: int, coupled: bool
     return tuple(torch.randn(*s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes)
 
 
+def random_operands(
+    polynomial: forms.Polynomial, channels: int, seed: int, counts: tuple[int, ...]
+) -> tuple[list[Tensor], Tensor | None]:
+    """Float64 operands of a kernel, and ptr (n+1,) if it has edges, for atoms with so many neighbours each."""
+    generator = torch.Generator().manual_seed(seed)
+    form = polynomial.form
+    if isinstance(form, forms.EdgeForm):
+        ptr: Tensor | None = torch.tensor([0, *counts]).cumsum(0)
+        edges, size = sum(counts), len(form.irrep)
+        shapes = [(edges, channels), (edges, form.num_weights, channels), (edges, size), (len(counts), size, channels)]
+    else:
+        ptr = None
+        shapes = [(form.sizes[0], channels), *((len(counts), size, channels) for size in form.sizes[1:])]
+    operands = [torch.randn(shapes[k], generator=generator, dtype=torch.float64) for k in polynomial.operands]
+    return operands, ptr
+
+
 def env_sum(x: Operands) -> Tensor:
     """Atom by atom."""
     rows = [
@@ -102,7 +120,7 @@ def chain(layer: LayerPaths, path_weights: Tensor, environment: Tensor, vector: 
 
 def generic(x: Tensor) -> Tensor:
     """A quadratic scalar with a weight of its own for each entry; it does not amplify the rounding of large entries."""
-    weights = torch.arange(x.numel(), dtype=x.dtype).cos().reshape(x.shape)
+    weights = torch.arange(x.numel(), dtype=x.dtype, device=x.device).cos().reshape(x.shape)
     return ((0.3 + weights) * x * (1 + 0.1 * x)).sum()
 
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kernel_cases as cases
 import pytest
+import torch
 
-from asenequip.kernels import native
+from asenequip.kernels import native, ops
+from asenequip.kernels.prepare import kernels_of, prepare
 
 PROGRAM = """
 import warnings
@@ -76,3 +79,32 @@ def test_compiler_that_fails_leaves_plain_operations_and_says_so_once(tmp_path):
     found, messages = _finish(_start(tmp_path, CXX="false" if os.name == "posix" else "where"))
     assert found == EXPECTED
     assert messages.count("The CPU kernels could not be compiled") == 1
+
+
+@needs_compiler
+def test_prepare_compiles_everything_that_a_training_step_calls(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASENEQUIP_CACHE", str(tmp_path))
+    native.load.cache_clear()
+    x = cases.operands(1, 8, seed=1)
+    inputs = (x.weights, x.harmonics, x.atom)
+
+    def step() -> None:
+        with ops.use_backend("native"):
+            value = ops.edge_dot(*inputs, *x.edges)
+            gradients = torch.autograd.grad(value.sum(), inputs, create_graph=True)
+            torch.autograd.grad(sum(g.square().sum() for g in gradients), inputs)
+
+    try:
+        assert prepare(step, workers=2) == len(list((tmp_path / "kernels").iterdir())) == 3
+        monkeypatch.setattr(native, "_build", None)  # a kernel that is still missing would fail here
+        step()
+    finally:
+        native.load.cache_clear()
+
+
+def test_prepare_reads_no_values():
+    x = cases.operands(1, 8, seed=1)
+    seen = []
+    with ops.use_backend("plain"):
+        assert kernels_of(lambda: seen.append(ops.env_sum(x.weights, x.harmonics, *x.edges))) == []
+    assert type(seen[0]).__name__ == "FakeTensor"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import subprocess
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from asenequip.kernels import cuda, native, nvrtc
 from asenequip.kernels import polynomial as forms
 from asenequip.kernels.evaluate import evaluate
 from asenequip.kernels.generate import DOUBLE, SINGLE, cuda_source
-from asenequip.kernels.library import layout
+from asenequip.kernels.layout import layout
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 TOLERANCE = 1e-12
@@ -136,20 +135,6 @@ def _emulate(polynomial, operands, ptr, channels, folder):
     return own.summed(written)
 
 
-def _case(polynomial, channels, seed, counts):
-    generator = torch.Generator().manual_seed(seed)
-    form = polynomial.form
-    if isinstance(form, forms.EdgeForm):
-        ptr = torch.tensor([0, *counts]).cumsum(0)
-        edges, size = sum(counts), len(form.irrep)
-        shapes = [(edges, channels), (edges, form.num_weights, channels), (edges, size), (len(counts), size, channels)]
-    else:
-        ptr = None
-        shapes = [(form.sizes[0], channels), *((len(counts), size, channels) for size in form.sizes[1:])]
-    operands = [torch.randn(shapes[k], generator=generator, dtype=torch.float64) for k in polynomial.operands]
-    return operands, ptr
-
-
 def _emulated_cases() -> list[object]:
     rows = []
     for l_max, shared in ((1, False), (2, True), (3, False)):
@@ -168,7 +153,7 @@ def _emulated_cases() -> list[object]:
 def test_emulated_cuda_equals_plain_operations(l_max, shared, name, channels, tmp_path):
     polynomial = nvrtc.model_kernels(l_max, 2, False, shared)[name]
     # 300 channels exceed a block, 70 leave a ragged warp; nine and seventeen edges exceed one and two batches.
-    operands, ptr = _case(polynomial, channels, seed=channels, counts=(0, 9, 1, 17, 0))
+    operands, ptr = cases.random_operands(polynomial, channels, seed=channels, counts=(0, 9, 1, 17, 0))
     found = _emulate(polynomial, operands, ptr, channels, tmp_path)
     assert cases.largest_error(found, evaluate(polynomial, operands, ptr)) < TOLERANCE
 
@@ -177,7 +162,7 @@ def test_emulated_cuda_equals_plain_operations(l_max, shared, name, channels, tm
 def test_emulated_cuda_takes_bfloat16_weights(tmp_path):
     form = forms.EdgeForm((0, 1, 1, 1), 2, bfloat16=True)
     polynomial = forms.orders(forms.edge_dot(form), 1)[1]
-    operands, ptr = _case(polynomial, 40, seed=3, counts=(3, 0, 2))
+    operands, ptr = cases.random_operands(polynomial, 40, seed=3, counts=(3, 0, 2))
     stored = [
         t.to(torch.bfloat16) if kind == forms.WEIGHTS else t.float()
         for t, kind in zip(operands, polynomial.operands, strict=True)
@@ -217,24 +202,3 @@ def test_emulated_cuda_takes_bfloat16_weights(tmp_path):
 )
 def test_wheel_problems_name_the_command_that_mends_them(installed, version, message):
     assert cuda.wheel_problem(installed, version) == message
-
-
-def _gpu() -> bool:
-    if torch.cuda.is_available():
-        return True
-    if os.environ.get("ASENEQUIP_REQUIRE_GPU") == "1":
-        pytest.fail("ASENEQUIP_REQUIRE_GPU=1, but torch finds no CUDA device.")
-    pytest.skip("torch finds no CUDA device")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("channels", [1, 3, 32, 64, 100, 300])
-@pytest.mark.parametrize("l_max", [0, 1, 2, 3])
-def test_gpu_kernels_equal_plain_operations(l_max, channels):
-    _gpu()
-    for name, polynomial in nvrtc.model_kernels(l_max, 2, False, False).items():
-        operands, ptr = _case(polynomial, channels, seed=1, counts=(0, 9, 1, 17, 0))
-        on_gpu = [t.cuda() for t in operands]
-        found = torch.ops.asenequip.polynomial(on_gpu, None if ptr is None else ptr.cuda(), polynomial.text)
-        error = cases.largest_error([t.cpu() for t in found], evaluate(polynomial, operands, ptr))
-        assert error < TOLERANCE, name

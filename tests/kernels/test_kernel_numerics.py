@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import kernel_cases as cases
+import numpy as np
 import pytest
 import torch
 
@@ -95,25 +96,67 @@ def test_float32_second_derivatives_stay_near_float64(channels):
     assert cases.largest_error([t.double() for t in found], expected) < SINGLE_TOLERANCE
 
 
-def test_bfloat16_weights_give_the_float32_sums_of_the_rounded_weights():
-    x = cases.operands(2, 48, seed=2, dtype=torch.float32)
-    narrow = x.weights.detach().to(torch.bfloat16)
-    x.weights = narrow.float()
+def _narrowed(channels: int, l_max: int = 2) -> tuple[cases.Operands, cases.Operands]:
+    """Float32 operands with bfloat16 weights, and the same in float32 throughout."""
+    stored = cases.operands(l_max, channels, seed=2, dtype=torch.float32)
+    stored.weights = stored.weights.detach().to(torch.bfloat16).requires_grad_()
+    leaves = [t.detach().float().requires_grad_() for t in (stored.weights, stored.harmonics, stored.atom)]
+    return stored, cases.Operands(*leaves, *stored.edges)
+
+
+def _call(name: str, x: cases.Operands) -> torch.Tensor:
     with ops.use_backend("native"):
-        found = ops.edge_dot(narrow, x.harmonics, x.atom, *x.edges)
+        if name == "env_sum":
+            return ops.env_sum(x.weights, x.harmonics, *x.edges)
+        return ops.edge_dot(x.weights, x.harmonics, x.atom, *x.edges)
+
+
+@pytest.mark.parametrize("channels", [3, 48, 100])
+@pytest.mark.parametrize("name", ["env_sum", "edge_dot"])
+def test_bfloat16_weights_give_the_float32_sums_of_the_rounded_weights(name, channels):
+    stored, wide = _narrowed(channels)
+    found = _call(name, stored)
     assert found.dtype == torch.float32
-    assert cases.largest_error([found], [cases.edge_dot(x)]) < SINGLE_TOLERANCE
+    assert cases.largest_error([found], [getattr(cases, name)(wide)]) < SINGLE_TOLERANCE
 
 
-def test_bfloat16_weight_gradient_is_the_float32_gradient_rounded_once():
-    x = cases.operands(2, 48, seed=2, dtype=torch.float32)
-    narrow = x.weights.detach().to(torch.bfloat16).requires_grad_()
-    x.weights = narrow.detach().float().requires_grad_()
-    with ops.use_backend("native"):
-        (found,) = torch.autograd.grad(ops.edge_dot(narrow, x.harmonics, x.atom, *x.edges).sum(), narrow)
-    (expected,) = torch.autograd.grad(cases.edge_dot(x).sum(), x.weights)
+@pytest.mark.parametrize("name", ["env_sum", "edge_dot"])
+def test_bfloat16_weight_gradient_is_the_float32_gradient_rounded_once(name):
+    stored, wide = _narrowed(48)
+    found = torch.autograd.grad(cases.generic(_call(name, stored)), (stored.weights, stored.harmonics))
+    expected = torch.autograd.grad(cases.generic(getattr(cases, name)(wide)), (wide.weights, wide.harmonics))
+    assert [t.dtype for t in found] == [torch.bfloat16, torch.float32]
     # One rounding to eight significant bits, of sums that may differ in float32's last bits.
-    torch.testing.assert_close(found.float(), expected, rtol=2**-8, atol=1e-5)
+    torch.testing.assert_close(found[0].float(), expected[0], rtol=2**-8, atol=1e-5)
+    assert cases.largest_error([found[1]], [expected[1]]) < SINGLE_TOLERANCE
+
+
+def test_bfloat16_weights_are_differentiated_twice():
+    stored, wide = _narrowed(48)
+    results = []
+    for value, x in ((_call("edge_dot", stored), stored), (cases.edge_dot(wide), wide)):
+        (slope,) = torch.autograd.grad(cases.generic(value), x.harmonics, create_graph=True)
+        results.append(torch.autograd.grad(cases.generic(slope), (x.weights, x.harmonics, x.atom)))
+    found, expected = results
+    # Autograd adds two gradients of the weights, each rounded to eight significant bits.
+    assert cases.largest_error([found[0].float()], [expected[0]]) < 2**-7
+    assert cases.largest_error(list(found[1:]), list(expected[1:])) < SINGLE_TOLERANCE
+
+
+@pytest.mark.slow
+def test_more_than_two_to_the_31_numbers_are_addressed():
+    channels = 64
+    edges = 2**31 // channels // 2 + 100
+    # Zeros that no one wrote to take no memory: every page is the same page of zeros.
+    weights = torch.from_numpy(np.zeros((edges, 2, channels), dtype=np.uint16)).view(torch.bfloat16)
+    assert weights.numel() > 2**31
+    weights[-1] = torch.arange(2 * channels).reshape(2, channels)
+    irrep = torch.tensor([0, 1, 1, 1])
+    ptr = torch.tensor([0, edges - 1, edges])
+    with ops.use_backend("native"):
+        found = ops.env_sum(weights, torch.ones(edges, 4), irrep, ptr, torch.empty(0))
+    assert torch.equal(found[1], torch.arange(2 * channels).reshape(2, channels)[irrep].float())
+    assert not found[0].any()
 
 
 @pytest.mark.parametrize("name", ["env_sum", "edge_proj", "edge_dir", "edge_dot"])
@@ -204,6 +247,20 @@ def test_operands_that_disagree_are_refused(spoiled):
         harmonics = harmonics[:-1]
     with ops.use_backend("native"), pytest.raises(ValueError, match=r"operand \w of a kernel must have shape"):
         ops.edge_dot(weights, harmonics, atom, *x.edges)
+
+
+@pytest.mark.parametrize("spoiled", [None, "int32", "two axes", "empty"], ids=str)
+def test_ptr_of_another_kind_is_refused(spoiled):
+    x = cases.operands(1, 8, seed=9)
+    ptr = {
+        None: None,
+        "int32": x.ptr.to(torch.int32),
+        "two axes": x.ptr[None],
+        "empty": x.ptr[:0],
+    }[spoiled]
+    text = forms.env_sum(forms.EdgeForm((0, 1, 1, 1), 2)).text
+    with pytest.raises((ValueError, RuntimeError), match="'ptr' parameter must"):
+        torch.ops.asenequip.polynomial([x.weights.detach(), x.harmonics.detach()], ptr, text)
 
 
 def test_backend_must_be_a_known_name():

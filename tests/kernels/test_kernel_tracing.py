@@ -6,6 +6,7 @@ import kernel_cases as cases
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from asenequip.kernels import native, ops
 from asenequip.kernels import polynomial as forms
@@ -90,6 +91,34 @@ def test_traced_gradient_is_made_of_kernel_calls():
     # Three forward calls, three backward calls: nothing fell back to plain operations.
     assert targets.count(torch.ops.asenequip.polynomial.default) == 6
     assert not any("index" in str(t) for t in targets)
+
+
+class _Calls(TorchDispatchMode):
+    """Counts the calls of the operator that the dispatcher sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += func is torch.ops.asenequip.polynomial.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_modes_see_every_call_and_nobody_else_is_asked():
+    inputs = _inputs((3, 0, 2, 5))
+    alone = list(_forces(*inputs))
+    with _Calls() as seen:
+        watched = list(_forces(*inputs))
+    assert seen.number == 6
+    assert all(torch.equal(a, b) for a, b in zip(alone, watched, strict=True))
+
+
+def test_forward_mode_and_vmap_are_refused_rather_than_wrong():
+    *tensors, ptr, centers, irrep = _inputs((3, 0, 2, 5))
+    stacked = torch.stack([tensors[2], 2 * tensors[2]])
+    with pytest.raises(RuntimeError):
+        torch.func.vmap(lambda w: _track(*tensors[:2], w, tensors[3], ptr, centers, irrep))(stacked)
 
 
 def test_compiled_track_equals_eager_for_changing_sizes():
