@@ -22,6 +22,7 @@ from asenequip.active.settings import Campaign, changed_settings
 from asenequip.active.store import LabelStore, structure_key
 from asenequip.active.training import train_potential
 from asenequip.calculator import AllegroCalculator
+from asenequip.interrupt import Interrupted
 from asenequip.train.config import ConfigError
 
 _VALID_EVERY = 5
@@ -93,7 +94,7 @@ class _Driver:
             for step in STEPS:
                 if not present.done(step):
                     self.watch(f"round {number}: {step}")
-                    getattr(self, f"_{step}")(present)
+                    self._do(step, present)
                     self.watch(f"round {number}: {step} done")
                     write_page(self.folder)
                 reason = self._reason(present) if step == "judge" else None
@@ -102,6 +103,18 @@ class _Driver:
             if number >= self.campaign.stop.rounds:
                 return self._end(number, "all rounds are done")
             number += 1
+
+    def _do(self, step: str, present: Round) -> None:
+        """One step; where a signal ends it, say how the campaign goes on."""
+        from asenequip.train.loop import Interrupted as TrainingInterrupted
+
+        try:
+            getattr(self, f"_{step}")(present)
+        except (Interrupted, TrainingInterrupted, KeyboardInterrupt):
+            raise Interrupted(
+                f"Stopped in round {present.number}, at '{step}'; everything before is in '{self.folder}'.\n"
+                "The same command goes on from there."
+            ) from None
 
     def _end(self, number: int, reason: str) -> Outcome:
         last = Round(self.folder, number)
@@ -128,6 +141,8 @@ class _Driver:
         campaign = self.campaign
         if present.number == 0:
             frames = [bare(atoms) for atoms in _read(campaign.start.frames, campaign.start.index)]
+            if len(frames) < 2:
+                raise ConfigError(f"start.frames must hold at least two structures. Got {len(frames)} instead.")
         else:
             settings = campaign.explore
             starts = _read(settings.starts or campaign.start.frames, ":" if settings.starts else campaign.start.index)

@@ -1,4 +1,4 @@
-"""Training the members of a deep ensemble."""
+"""Training the members of a deep ensemble: one after another, or all in one batched pass."""
 
 from __future__ import annotations
 
@@ -6,38 +6,160 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from ase import Atoms
+from torch import Tensor
 
+from asenequip.artifact import save_artifact
 from asenequip.errors import parameter_error
+from asenequip.kernels.ops import use_backend
+from asenequip.model.allegro import Allegro
+from asenequip.model.derivatives import assemble
 from asenequip.train.config import Config, parse_config
+from asenequip.train.data import Batch, collate, load_data
+from asenequip.train.loop import pack
+from asenequip.train.loss import LossFunction, residuals
+from asenequip.train.run import fit, prepare
+from asenequip.train.schedule import MovingAverage, Plateau, learning_rate, make_optimizer
 
 
-def train_ensemble(frames: Sequence[Atoms] | None, config: Config | Mapping[str, Any], members: int = 4) -> list[Path]:
-    """Train several potentials that differ by their start weights and the order of the frames.
+def train_ensemble(
+    frames: Sequence[Atoms] | None,
+    config: Config | Mapping[str, Any],
+    members: int = 4,
+    *,
+    batched: bool = False,
+) -> list[Path]:
+    """Train several potentials that differ by their start weights.
 
     Parameters
     ----------
     frames : sequence of ase.Atoms, optional
         As for `asenequip.train.fit`; all members share one division into training and validation frames.
     config : Config or mapping
-        Settings; member k has the seed ``seed + k`` and the output ``output/member_k``.
+        Settings; member k has the start weights of ``seed + k`` and is written to ``output/member_k``.
     members : int
         2 or more.
+    batched : bool
+        False: one after another, each with its run directory, checkpoints and best epoch, and the frames in an order
+        of its own. True: all in one pass on the same batches, with the averaged weights of the last epoch and no
+        checkpoints; on plain torch operations, since `torch.func.vmap` cannot see into the compiled kernels.
 
     Returns
     -------
     list of Path
         For `asenequip.uncertainty.Ensemble`.
     """
-    from asenequip.train.run import fit
-
     if not isinstance(members, int) or members < 2:
         raise parameter_error("members", "train_ensemble", "an integer >= 2", members)
     config = config if isinstance(config, Config) else parse_config(config)
+    folder = Path(config.output)
+    if batched:
+        return _train_batched(frames, config, members, folder)
     paths = []
     for k in range(members):
-        changes = {"seed": config.seed + k, "output": str(Path(config.output) / f"member_{k}")}
+        changes = {"seed": config.seed + k, "output": str(folder / f"member_{k}")}
         potential = fit(frames, config.model_copy(update=changes))
         if potential.path is not None:
             paths.append(potential.path)
     return paths
+
+
+def _train_batched(frames: Sequence[Atoms] | None, config: Config, members: int, folder: Path) -> list[Path]:
+    prepared = prepare(config, load_data(config.data, frames))
+    config, samples = prepared.config, prepared.samples["train"]
+    base = prepared.model
+    models = [base, *(_sibling(base, config.seed + k) for k in range(1, members))]
+    stacked = stack(models)
+    loss = LossFunction(config.loss, base.spec.type_names)
+    optimizer = make_optimizer(stacked.values(), config.training)  # type: ignore[arg-type]
+    average = MovingAverage.of(stacked.values(), config.training.ema)  # type: ignore[arg-type]
+    step, settings = 0, config.training
+    for epoch in range(settings.epochs):
+        order = np.random.default_rng([config.seed, epoch]).permutation(len(samples)).tolist()
+        edges = [sample.graph.num_edges for sample in samples]
+        batches = pack(order, edges, settings.batch_size, settings.max_edges)
+        for number, chosen in enumerate(batches):
+            part = [samples[k] for k in chosen]
+            batch = collate(part, prepared.statistics.offsets).to(base.device)
+            progress = (epoch + number / len(batches)) / settings.epochs
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, step, progress, Plateau())
+            gradients = member_gradients(base, stacked, loss, batch, loss.divisors(part).to(base.device))
+            for name, parameter in stacked.items():
+                parameter.grad = gradients[name]
+            optimizer.step()
+            average.update(stacked.values(), step)  # type: ignore[arg-type]
+            step += 1
+    final = average.weights if settings.ema > 0 else list(stacked.values())
+    paths = []
+    for k, model in enumerate(models):
+        with torch.no_grad():
+            own = dict(model.named_parameters())
+            for name, values in zip(stacked, final, strict=True):
+                own[name].copy_(values[k])
+        record = {"training": {"member": k, "members": members, "config_sha256": config.digest}}
+        paths.append(save_artifact(folder / f"member_{k}" / "model.asnq", model, provenance=record))
+    return paths
+
+
+def _sibling(base: Allegro, seed: int) -> Allegro:
+    """A model with other start weights and the same scales, shifts and frozen parts."""
+    model = Allegro(base.spec, seed=seed).to(base.dtype).to(base.device)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in base.named_parameters():
+            if name in ("scales", "shifts") or not parameter.requires_grad:
+                own[name].copy_(parameter)
+            own[name].requires_grad_(parameter.requires_grad)
+    return model
+
+
+def stack(models: Sequence[Allegro]) -> dict[str, Tensor]:
+    """Trained parameters of models of one architecture, each (members, ...), as leaves."""
+    named = [dict(model.named_parameters()) for model in models]
+    return {
+        name: torch.stack([parameters[name].detach() for parameters in named]).requires_grad_(True)
+        for name, parameter in named[0].items()
+        if parameter.requires_grad
+    }
+
+
+def member_gradients(
+    base: Allegro, stacked: Mapping[str, Tensor], loss: LossFunction, batch: Batch, divisors: Tensor
+) -> dict[str, Tensor]:
+    """Gradients of each member's loss on one batch with respect to its own parameters, in one vectorised pass.
+
+    Parameters
+    ----------
+    base : Allegro
+        Gives the architecture and all that is not trained.
+    stacked : mapping of Tensor
+        From `stack`.
+    loss : LossFunction
+    batch : Batch
+    divisors : (3,) float64
+        See `LossFunction.divisors`.
+
+    Returns
+    -------
+    dict of Tensor
+        Of the shapes of ``stacked``.
+    """
+    graph = batch.graph
+    vectors = graph.vectors().detach()
+    settings = loss.settings
+    factors = divisors.new_tensor([settings.energy, settings.forces, settings.stress]) / divisors.clamp(min=1e-300)
+
+    def total(parameters: dict[str, Tensor]) -> Tensor:
+        def energy(moved: Tensor) -> tuple[Tensor, Tensor]:
+            energies = torch.func.functional_call(base, parameters, (graph, moved)).energies
+            return energies.sum(), energies
+
+        gradient, energies = torch.func.grad(energy, has_aux=True)(vectors)
+        sums, _ = loss.terms(residuals(assemble(graph, vectors, gradient, energies), batch), batch)
+        return (factors * sums).sum()
+
+    with use_backend("plain"):
+        return torch.func.vmap(torch.func.grad(total))({name: value.detach() for name, value in stacked.items()})

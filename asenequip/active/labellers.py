@@ -21,7 +21,8 @@ class Labeller:
         "emt" or another of ASE's names ("espresso", "vasp", "orca" ...), "tblite:GFN1-xTB", or
         "package.module:factory".
     options : dict
-        JSON-able keyword arguments of the calculator or factory.
+        JSON-able keyword arguments of the calculator or factory; for "espresso" also "command" and "pseudo_dir", where
+        ASE's configuration does not name them.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Labeller:
         kind, _, detail = self.name.partition(":")
         if kind.lower() == "tblite":
             return _tblite(detail or "GFN2-xTB", self.options)
+        if kind == "espresso" and {"command", "pseudo_dir"} & set(self.options):
+            return _espresso(self.options, directory)
         calculator = _from_factory(kind, detail, self.options) if detail else _from_ase(self.name, self.options)
         if directory is not None and hasattr(calculator, "directory"):
             calculator.directory = directory
@@ -84,6 +87,14 @@ def _tblite(method: str, options: Mapping[str, Any]) -> BaseCalculator:
             "The labeller 'tblite' needs tblite, which is not installed.\nInstall it with: pip install tblite"
         ) from error
     return TBLite(method=method, **{"verbosity": 0, **options})
+
+
+def _espresso(options: Mapping[str, Any], directory: str | None) -> BaseCalculator:
+    from ase.calculators.espresso import Espresso, EspressoProfile
+
+    rest = {k: v for k, v in options.items() if k not in ("command", "pseudo_dir")}
+    profile = EspressoProfile(command=options.get("command", "pw.x"), pseudo_dir=options.get("pseudo_dir"))
+    return Espresso(profile=profile, **rest, **({} if directory is None else {"directory": directory}))
 
 
 def _from_factory(module: str, name: str, options: Mapping[str, Any]) -> BaseCalculator:

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,27 +26,20 @@ from ase.io.jsonio import decode, encode
 from asenequip.active.labellers import Labeller
 from asenequip.active.store import Outcome
 
-PROPERTIES = ("energy", "forces", "stress")
+_OUTPUTS = (".out", ".pwo", ".log", ".txt")
 _GEOMETRY = ("numbers", "positions", "cell", "pbc", "initial_charges", "initial_magmoms")
 
 
 def compute(atoms: Atoms, labeller: Labeller, max_force: float | None = None) -> Outcome:
     """Label one structure in this process; an exception becomes an outcome with its reason."""
-    from ase.calculators.calculator import PropertyNotImplementedError
-
     started = time.monotonic()
-    try:
-        with tempfile.TemporaryDirectory(prefix="label-") as folder:
-            atoms = atoms.copy()
-            atoms.calc = labeller.make(folder)
-            results: dict[str, Any] = {"energy": float(atoms.get_potential_energy()), "forces": atoms.get_forces()}
-            if atoms.cell.rank == 3 and atoms.pbc.all():
-                with contextlib.suppress(PropertyNotImplementedError, NotImplementedError):
-                    results["stress"] = atoms.get_stress()
-    except Exception as error:  # noqa: BLE001 (whatever a calculator raises is this structure's outcome)
-        unconverged = "converge" in f"{type(error).__name__} {error}".lower()
-        seconds = time.monotonic() - started
-        return Outcome({}, "unconverged" if unconverged else "error", f"{type(error).__name__}: {error}", seconds)
+    with tempfile.TemporaryDirectory(prefix="label-") as folder:
+        try:
+            results = _results(atoms.copy(), labeller, folder)
+        except Exception as error:  # noqa: BLE001 (whatever a calculator raises is this structure's outcome)
+            text = f"{type(error).__name__}: {error}"
+            unconverged = "converge" in text.lower() or _tells_of_no_convergence(Path(folder))
+            return Outcome({}, "unconverged" if unconverged else "error", text, time.monotonic() - started)
     seconds = time.monotonic() - started
     if not all(np.isfinite(value).all() for value in results.values()):
         return Outcome({}, "not finite", "a result is not a finite number", seconds)
@@ -53,6 +47,27 @@ def compute(atoms: Atoms, labeller: Labeller, max_force: float | None = None) ->
     if max_force is not None and largest > max_force:
         return Outcome({}, "too large", f"a force of {largest:.3g} eV/A is over {max_force:g}", seconds)
     return Outcome(results, seconds=seconds)
+
+
+def _results(atoms: Atoms, labeller: Labeller, folder: str) -> dict[str, Any]:
+    from ase.calculators.calculator import PropertyNotImplementedError
+
+    atoms.calc = labeller.make(folder)
+    results: dict[str, Any] = {"energy": float(atoms.get_potential_energy()), "forces": atoms.get_forces()}
+    if atoms.cell.rank == 3 and atoms.pbc.all():
+        with contextlib.suppress(PropertyNotImplementedError, NotImplementedError):
+            results["stress"] = atoms.get_stress()
+    return results
+
+
+def _tells_of_no_convergence(folder: Path) -> bool:
+    """Whether an output of a program in the folder ends with a sentence that its cycle did not converge."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _OUTPUTS and path.is_file():
+            text = path.read_bytes()[-65536:].decode(errors="replace").lower()
+            if "convergence not achieved" in text or "not converge" in text:
+                return True
+    return False
 
 
 class Worker:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import asenequip
+from asenequip.cli.active import active
 from asenequip.cli.cluster import cluster
 from asenequip.cli.common import Verbs
 from asenequip.cli.compile import compile_
@@ -17,10 +18,12 @@ from asenequip.cli.eos import eos
 from asenequip.cli.evaluate import evaluate
 from asenequip.cli.info import info
 from asenequip.cli.ipi import ipi
+from asenequip.cli.label import label
 from asenequip.cli.lammps import lammps
 from asenequip.cli.md import md
 from asenequip.cli.phonons import phonons
 from asenequip.cli.relax import relax
+from asenequip.cli.select import select
 
 app = typer.Typer(
     cls=Verbs,
@@ -30,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 done but for some structures; 2 error; 130 stopped. Training: asenequip-train.",
 )
-for _verb in (info, convert, evaluate, relax, md, phonons, eos, elastic, cluster, lammps, ipi):
+for _verb in (info, convert, evaluate, relax, md, phonons, eos, elastic, cluster, select, label, active, lammps, ipi):
     app.command()(_verb)
 app.command(name="compile")(compile_)
 

@@ -10,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from asenequip.artifact import Potential, UncertaintyPart
 from asenequip.model.allegro import Allegro
-from asenequip.train.config import ConfigError, Uncertainty
+from asenequip.train.config import Uncertainty
 from asenequip.train.data import Sample
 from asenequip.uncertainty.fit import fit_last_layer
 
@@ -35,14 +35,7 @@ def fit_uncertainty(
     -------
     (dict, dict of ndarray)
         For `asenequip.artifact.save_artifact`.
-
-    Raises
-    ------
-    ConfigError
-        If there are no validation frames.
     """
-    if not samples["valid"]:
-        raise ConfigError("The setting 'uncertainty' needs validation frames to calibrate on. Set data.split.valid.")
     order = np.random.default_rng(seed).permutation(len(samples["train"]))[: settings.max_frames]
     train = [labelled(samples["train"][k], offsets) for k in np.sort(order)]
     held_out = [labelled(sample, offsets) for sample in samples["valid"]]

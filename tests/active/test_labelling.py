@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -181,6 +183,36 @@ def test_quantum_chemistry_by_name(tmp_path):
 
     atoms.calc = TBLite(method="GFN1-xTB", verbosity=0)
     assert found.frames[0].get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-8)
+
+
+def pseudopotentials() -> Path:
+    """The folder of Quantum ESPRESSO's example pseudopotentials, or a skip with its reason."""
+    for folder in (os.environ.get("ESPRESSO_PSEUDO"), "/usr/share/espresso/pseudo"):
+        if folder and (Path(folder) / "Si.pz-vbc.UPF").exists() and shutil.which("pw.x"):
+            return Path(folder)
+    return pytest.skip("pw.x or Si.pz-vbc.UPF is not there; set ESPRESSO_PSEUDO to the folder that holds it")
+
+
+@pytest.mark.slow
+def test_silicon_by_density_functional_theory(tmp_path):
+    """Quantum ESPRESSO: forces are the slope of the energy; a cycle that is cut short is told as unconverged."""
+    common = {"pseudo_dir": str(pseudopotentials()), "pseudopotentials": {"Si": "Si.pz-vbc.UPF"}, "kpts": [2, 2, 2]}
+    control = {"control": {"tprnfor": True, "tstress": True}, "system": {"ecutwfc": 16}}
+    silicon = bulk("Si")
+    silicon.rattle(0.05, seed=0)
+    moved = [silicon.copy() for _ in range(2)]
+    for atoms, step in zip(moved, (-0.01, 0.01), strict=True):
+        atoms.positions[1, 2] += step
+    labeller = make_labeller("espresso", **common, input_data={**control, "electrons": {"conv_thr": 1e-10}})
+    found = label_frames([silicon, *moved], labeller, LabelStore(tmp_path / "labels.db"), timeout=200.0)
+    assert not found.failures
+    energies = [atoms.get_potential_energy() for atoms in found.frames]
+    slope = (energies[2] - energies[1]) / 0.02
+    assert found.frames[0].get_forces()[1, 2] == pytest.approx(-slope, abs=5e-3)  # third order of a step of 0.01 A
+    assert np.isfinite(found.frames[0].get_stress()).all()
+    short = make_labeller("espresso", **common, input_data={**control, "electrons": {"electron_maxstep": 1}})
+    cut = label_frames([silicon], short, LabelStore(tmp_path / "labels.db"), timeout=200.0)
+    assert [failure.reason for failure in cut.failures] == ["unconverged"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,89 @@
+"""The verbs select, label and active, called in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import read, write
+from test_campaign import settings
+from typer.testing import CliRunner
+
+from asenequip.cli import app
+
+HERE = Path(__file__).parent
+
+
+def run(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result.output
+
+
+@pytest.fixture
+def copper(tmp_path):
+    frames = []
+    for k in range(4):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.05, seed=k)
+        frames.append(atoms)
+    write(tmp_path / "frames.extxyz", frames)
+    return tmp_path / "frames.extxyz"
+
+
+def test_label_writes_labels_and_does_not_repeat_them(copper, tmp_path):
+    out = tmp_path / "labelled.extxyz"
+    assert "4 labelled (0 known before), 0 failed" in run("label", copper, "-c", "emt", "-o", out, "-j", 2)
+    atoms = read(out, 2)
+    stored = atoms.get_forces()
+    atoms.calc = EMT()
+    np.testing.assert_allclose(stored, atoms.get_forces(), atol=1e-7)
+    again = run("label", copper, "-c", "emt", "-o", tmp_path / "b.extxyz", "--store", tmp_path / "labelled.db")
+    assert "4 labelled (4 known before)" in again
+
+
+def test_label_tells_failures_by_its_exit_code(copper, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    frames = read(copper, ":")
+    frames[1].positions[0, 0] = 3.0  # the labeller does not converge on it
+    write(tmp_path / "bad.extxyz", frames)
+    options = f'{{"folder": "{tmp_path}"}}'
+    words = ["-c", "labellers_for_tests:faulty", "--options", options, "-o", tmp_path / "out.extxyz"]
+    text = run("label", tmp_path / "bad.extxyz", *words, code=1)
+    assert "3 labelled" in text
+    assert "unconverged" in text
+    assert len(read(tmp_path / "out.extxyz", ":")) == 3
+
+
+def test_label_wants_json(copper, tmp_path):
+    assert "--options must be a JSON object" in run(
+        "label", copper, "-c", "emt", "--options", "[1]", "-o", tmp_path / "x.extxyz", code=2
+    )
+
+
+def test_select_takes_what_is_unlike_the_known(small_artifact, tmp_path):
+    known = bulk("Cu", cubic=True)
+    frames = [known.copy(), bulk("Cu", cubic=True, a=3.9), known.copy()]
+    frames[2].rattle(0.01, seed=0)
+    write(tmp_path / "pool.extxyz", frames)
+    write(tmp_path / "known.extxyz", known)
+    out = tmp_path / "chosen.extxyz"
+    words = ["-m", small_artifact, "-n", 1, "--method", "diverse", "--known", tmp_path / "known.extxyz", "-o", out]
+    run("select", tmp_path / "pool.extxyz", *words, "--device", "cpu")
+    assert read(out).info["candidate"] == 1
+    assert "carries no uncertainty" in run(
+        "select", tmp_path / "pool.extxyz", "-m", small_artifact, "-o", tmp_path / "y.extxyz", code=2
+    )
+
+
+def test_active_runs_a_campaign_from_its_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    values = settings(tmp_path, stop={"force_error": 1e9, "rounds": 1}, start={"frames": "starts.extxyz"}, output="out")
+    (tmp_path / "campaign.yaml").write_text(yaml.safe_dump(values))
+    text = run("active", tmp_path / "campaign.yaml")
+    assert "with 13 labels: the error is small enough" in text
+    assert (tmp_path / "out/index.html").exists()
