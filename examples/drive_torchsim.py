@@ -26,7 +26,8 @@ def main() -> None:
     hot = ts.integrate(
         relaxed, model, integrator=ts.integrators.nvt_langevin, n_steps=50, temperature=300, timestep=0.002
     )
-    print("temperatures:", [round(value) for value in ts.calc_temperature(hot).tolist()], "K")
+    found = ts.quantities.calc_temperature(masses=hot.masses, momenta=hot.momenta, system_idx=hot.system_idx)
+    print("temperatures:", [round(value) for value in found.tolist()], "K")
 
 
 if __name__ == "__main__":

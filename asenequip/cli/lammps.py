@@ -59,6 +59,8 @@ def _start(processes: int, model: Path | None, dtype: str, device: str, argument
         Evaluator(model, dtype=dtype, device=device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment = {"OMP_NUM_THREADS": str(max(1, cores // processes)), **os.environ}
+    if processes > cores:  # a process that waits must let another work
+        environment.setdefault("MPIR_CVAR_POLLS_BEFORE_YIELD", "1")
     child = [sys.executable, "-c", "from asenequip.cli import main; main()", "lammps", *arguments]
     return subprocess.run([str(starter), "-np", str(processes), *child], env=environment, check=False).returncode
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ase import units
+from ase import Atoms, units
 from ase.io import read
 from ase.stress import voigt_6_to_full_3x3_stress
 
@@ -47,7 +47,8 @@ class AllegroDriver:
         compiled: bool | None = None,
         **others: Any,
     ) -> None:
-        self.template = read(template)
+        structure = read(template)
+        self.template = structure if isinstance(structure, Atoms) else structure[-1]
         self.evaluator = Evaluator(model, device=device, dtype=dtype, compiled=compiled)
         self._frames = [self.template.copy()]
 

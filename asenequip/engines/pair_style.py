@@ -35,9 +35,18 @@ class Opening(ctypes.Structure):
 class Request(ctypes.Structure):
     """A subdomain to evaluate; as ``Subdomain`` in ``pair_asenequip.cpp``."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("handle", "centers", "atoms", "fresh")] + [
-        *((name, ctypes.c_void_p) for name in ("ptr", "neighbors", "types", "positions")),
-        *((name, ctypes.c_void_p) for name in ("forces", "energies", "virials")),
+    _fields_ = [
+        ("handle", ctypes.c_int64),
+        ("centers", ctypes.c_int64),
+        ("atoms", ctypes.c_int64),
+        ("fresh", ctypes.c_int64),
+        ("ptr", ctypes.c_void_p),
+        ("neighbors", ctypes.c_void_p),
+        ("types", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p),
+        ("forces", ctypes.c_void_p),
+        ("energies", ctypes.c_void_p),
+        ("virials", ctypes.c_void_p),
         ("message", ctypes.c_char * _TEXT),
     ]
 

@@ -105,14 +105,12 @@ def test_the_verb_answers_a_server(small_artifact, template, name):
     """ASE listens, and ``asenequip ipi`` comes to it."""
     command = [sys.executable, "-c", "from asenequip.cli import main; main()", "ipi", str(template), "--unix", name]
     command += ["--model", str(small_artifact), "--dtype", "float64", "--wait", "30"]
-    with SocketIOCalculator(unixsocket=name, timeout=60) as calculator:
-        calculator.launch_server()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with SocketIOCalculator(unixsocket=name, timeout=60) as calculator:
             atoms = small_atoms()
             atoms.calc = calculator
             energy = atoms.get_potential_energy()
-            calculator.close()
-            told, complaint = process.communicate(timeout=60)
+        told, complaint = process.communicate(timeout=60)
     assert process.returncode == 0, complaint
     assert told == "1 evaluations of 5 atoms; the server is done.\n"
     twin = small_atoms()
