@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,10 +54,10 @@ def phonons(
     from asenequip import properties
 
     check_folder(output)
-    options = {"supercell": repeats(supercell), "method": method, "distance": distance, "order": order}
+    options: dict[str, Any] = {"supercell": repeats(supercell), "method": method, "distance": distance, "order": order}
     calculator = open_calculator(model, device, dtype)
     atoms = read_crystal(structure, calculator, relax, fmax)
-    found = properties.phonons(atoms, calculator, born=born, **options)  # type: ignore[arg-type]
+    found = properties.phonons(atoms, calculator, born=born, **options)
     typer.echo(_text(found))
     with results_folder(output, atoms) as folder:
         found.write(folder, mesh=mesh)

@@ -234,7 +234,7 @@ def gruneisen(
     if not 0 < strain < 0.5:
         raise parameter_error("strain", "gruneisen", "a float in (0, 0.5)", strain)
     found = _at_volumes(atoms, calculator, np.array([0.0, strain, -strain]), relax_ions, fmax, options)
-    solver = PhonopyGruneisen(*(phonon.phonopy for _, phonon in found))
+    solver: Any = PhonopyGruneisen(*(phonon.phonopy for _, phonon in found))
     solver.set_mesh([int(n) for n in np.broadcast_to(np.asarray(mesh), 3)], is_gamma_center=True)
     qpoints, weights, frequencies, _, parameters = solver.get_mesh()
     acoustic = np.abs(frequencies) < 1e-2

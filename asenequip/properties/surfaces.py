@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,9 +56,9 @@ def surface_energies(
 ) -> list[SurfaceEnergy]:
     """Energies of surfaces cut from a crystal, gamma = (E_slab - E_bulk N_slab / N_bulk) / (2 A).
 
-    Slabs are cut by `ase.build.surface`, as many layers as reach the thickness, and relax together in their cells.
-    Where a crystal can be cut between different layers, the cut is ASE's; look at ``slab``. Two sides that differ give
-    their mean.
+    Slabs are cut by `ase.build.surface`, as many layers as reach the thickness, and relax together in their cells. They
+    consist of whole cells, so that no chemical potential is needed. Where a crystal can be cut between different
+    layers, the cut is ASE's; look at ``slab``. Two sides that differ give their mean.
 
     Parameters
     ----------
@@ -84,7 +83,7 @@ def surface_energies(
     Raises
     ------
     ValueError
-        If the atoms are no crystal, an index is no direction, or a slab has another composition.
+        If the atoms are no crystal, or an index is no direction.
     RuntimeError
         If a slab could not be evaluated or relaxed.
     """
@@ -107,13 +106,7 @@ def surface_energies(
 
 
 def cut_slab(atoms: Atoms, miller: tuple[int, int, int], thickness: float, vacuum: float) -> Atoms:
-    """A slab of at least a thickness, periodic in its plane, with half the vacuum on each side.
-
-    Raises
-    ------
-    ValueError
-        If its composition is not the crystal's: its energy would depend on chemical potentials.
-    """
+    """A slab of at least a thickness, of whole cells, periodic in its plane, with half the vacuum on each side."""
     from ase.build import surface
 
     one, two = (surface(atoms, miller, layers) for layers in (1, 2))
@@ -122,12 +115,6 @@ def cut_slab(atoms: Atoms, miller: tuple[int, int, int], thickness: float, vacuu
     slab = surface(atoms, miller, layers)
     slab.center(vacuum=vacuum / 2, axis=2)
     slab.set_pbc((True, True, False))
-    counts, wanted = Counter(slab.get_chemical_symbols()), Counter(atoms.get_chemical_symbols())
-    if any(counts[symbol] * len(atoms) != wanted[symbol] * len(slab) for symbol in wanted):
-        raise ValueError(
-            f"The slab {miller} has the composition {slab.get_chemical_formula()}, which is not the crystal's.\n"
-            "Cut it by hand and give its energy with chemical potentials."
-        )
     return slab
 
 

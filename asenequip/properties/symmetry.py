@@ -18,18 +18,19 @@ def dataset(atoms: Atoms, tolerance: float) -> Any:
     ValueError
         If spglib finds no symmetry, not even the identity.
     """
+    from ase.spacegroup.symmetrize import check_symmetry
+
     try:
-        import spglib
+        return check_symmetry(atoms, tolerance)
     except ImportError:
         raise ImportError("Symmetry needs spglib. Install it: pip install 'asenequip[properties]'") from None
-    cell = (np.asarray(atoms.cell), atoms.get_scaled_positions(), atoms.numbers)
-    found = spglib.get_symmetry_dataset(cell, symprec=tolerance)
-    if found is None:
+    except Exception as error:
+        if not type(error).__module__.startswith("spglib"):
+            raise
         raise ValueError(
-            "spglib finds no symmetry in the structure, not even the identity.\n"
+            f"spglib finds no symmetry in the structure, not even the identity: {error}\n"
             "Look for atoms that coincide, or give a smaller tolerance."
-        )
-    return found
+        ) from error
 
 
 def rotations(atoms: Atoms, tolerance: float) -> np.ndarray:

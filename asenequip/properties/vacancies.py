@@ -113,7 +113,7 @@ def _reservoir(atoms: Atoms, energy_per_atom: float, given: Mapping[str, float] 
     elements = set(atoms.get_chemical_symbols())
     energies = dict(given or {})
     if len(elements) == 1:
-        energies.setdefault(*elements, energy_per_atom)
+        energies.setdefault(next(iter(elements)), energy_per_atom)
     missing = sorted(elements - set(energies))
     if missing or not np.isfinite(list(energies.values())).all():
         wanted = f"the energy of an atom of each element, eV, {', '.join(missing) or 'finite'} among them"

@@ -99,3 +99,37 @@ def test_steps_are_a_limit():
 def test_refuses(name, value):
     with pytest.raises(ValueError, match=f"The '{name}' parameter of relax must be .* Got .* instead"):
         relax(rattled(0), EMT(), **{name: value})
+
+
+def test_symmetry_is_kept_and_made_exact():
+    """From a start that is off by 0.002 Angstrom, as structures from files are."""
+    pytest.importorskip("spglib")
+    from ase.spacegroup.symmetrize import check_symmetry
+
+    def space_group(atoms: Atoms) -> int:
+        return check_symmetry(atoms, 1e-4).number
+
+    atoms = bulk("Cu", "bcc", a=2.9, cubic=True)
+    atoms.positions[1] += 0.002
+    atoms.set_cell(np.asarray(atoms.cell) * [1.0, 1.0005, 1.0], scale_atoms=True)
+    free = relax(atoms, EMT(), cell="full", fmax=1e-4)[0]
+    kept = relax(atoms, EMT(), cell="full", fmax=1e-4, keep_symmetry=True)[0]
+    assert free.converged
+    assert kept.converged
+    assert space_group(kept.atoms) == 229
+    assert space_group(free.atoms) != 229
+    assert kept.atoms.constraints == []
+
+
+def test_shape_relaxes_at_its_volume():
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_cell(np.asarray(atoms.cell) * [1.0, 1.04, 0.97], scale_atoms=True)
+    found = relax(atoms, EMT(), cell="shape", fmax=1e-4)[0]
+    assert found.converged
+    assert found.atoms.get_volume() == pytest.approx(atoms.get_volume(), rel=1e-9)
+    assert np.ptp(found.atoms.cell.lengths()) < 1e-3  # cubic again
+
+
+def test_a_symmetry_needs_a_crystal():
+    with pytest.raises(ValueError, match="periodic in three directions"):
+        relax(molecule("H2O"), EMT(), keep_symmetry=True)
