@@ -69,17 +69,17 @@ def walk(
 def mixture(
     rng: np.random.Generator, atoms: int, frames: int, length: float, faces: tuple[float, float], width: float
 ) -> Iterator[Atoms]:
-    """An ideal gas whose atoms are Cl in a layer with soft faces, and Li elsewhere; drawn anew in every frame."""
+    """An ideal gas, drawn anew in every frame; the array ``inside`` is 1 in a layer with soft faces, 0 elsewhere."""
     for k in range(frames):
         z = rng.random(atoms) * length
-        share = layer_share(z, length, faces, width)
-        symbols = np.where(rng.random(atoms) < share, "Cl", "Li")
         positions = np.column_stack([rng.random((atoms, 2)) * 20, z])
-        yield Atoms(symbols, positions=positions, cell=[20, 20, length], pbc=True, info={"time_ps": float(k)})
+        frame = Atoms(f"Li{atoms}", positions, cell=[20, 20, length], pbc=True, info={"time_ps": float(k)})
+        frame.set_array("inside", (rng.random(atoms) < layer_share(z, length, faces, width)).astype(np.int64))
+        yield frame
 
 
 def layer_share(z: np.ndarray, length: float, faces: tuple[float, float], width: float) -> np.ndarray:
-    """Share of Cl at a height: the profile of `mixture`, periodic."""
+    """Share of atoms inside at a height: the profile of `mixture`, periodic."""
     share = np.zeros_like(z)
     for image in (-length, 0.0, length):
         share += 0.5 * (np.tanh((z - faces[0] - image) / width) - np.tanh((z - faces[1] - image) / width))
@@ -87,11 +87,14 @@ def layer_share(z: np.ndarray, length: float, faces: tuple[float, float], width:
 
 
 def lattice_gas(rng: np.random.Generator, share: float, frames: int, size: int = 6) -> Iterator[Atoms]:
-    """A simple cubic lattice of 3.1 Angstrom, each site Cl with a probability, else Li; drawn anew in every frame."""
+    """A simple cubic lattice of 3.1 Angstrom with a share of Cl, the rest Li, on sites drawn anew in every frame."""
     grid = np.stack(np.meshgrid(*[np.arange(size)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) * 3.1
+    chlorine = round(share * len(grid))
+    symbols = ["Cl"] * chlorine + ["Li"] * (len(grid) - chlorine)
     for k in range(frames):
-        symbols = np.where(rng.random(len(grid)) < share, "Cl", "Li")
-        yield Atoms(symbols, positions=grid + 0.5, cell=[3.1 * size] * 3, pbc=True, info={"time_ps": float(k)})
+        yield Atoms(
+            symbols, positions=rng.permutation(grid) + 0.5, cell=[3.1 * size] * 3, pbc=True, info={"time_ps": float(k)}
+        )
 
 
 # -- one repeat of each analysis --------------------------------------------------------------------------------------
@@ -143,7 +146,7 @@ def layer_case(rng: np.random.Generator) -> Answers:
             yield Atoms("Li60", np.column_stack([flat, z]), cell=[10, 10, 20], pbc=True, info={"time_ps": 0.05 * k})
             flat = flat + root * rng.normal(size=(60, 2))
 
-    grouping = by_layer("Li", [0.0, 0.5], ["lower", "upper"])
+    grouping = by_layer(["Li"], [0.0, 0.5], ["lower", "upper"])
     found = run(Diffusion(20, grouping=grouping), frames(), reference="none")
     return {
         f"diffusion in the {name} layer": (found.along[k], truth)
@@ -184,33 +187,34 @@ def growth_case(rng: np.random.Generator) -> Answers:
 def profile_case(rng: np.random.Generator) -> Answers:
     """Density, composition, faces and their widths of an ideal mixture."""
     length, faces, width, atoms = 40.0, (11.3, 27.9), 2.0, 400
-    profile = run(Profiles(40), mixture(rng, atoms, 160, length, faces, width), reference="none")
+    analysis = Profiles(40, grouping=lambda snapshot: (snapshot.atoms.arrays["inside"], ["outside", "inside"]))
+    profile = run(analysis, mixture(rng, atoms, 160, length, faces, width), reference="none")
     fine = (np.arange(4000) + 0.5) * length / 4000
     share = layer_share(fine, length, faces, width).reshape(40, 100).mean(axis=1)
     density = atoms / (400 * length)
-    fronts = find_fronts(profile, ["Cl"])
+    fronts = find_fronts(profile, ["inside"])
     return {
-        "density profile": (profile.density[0], density * share),
-        "composition profile": (profile.share()[0], share),
-        "position of a face": (block_average(fronts.lower), faces[0]),
-        "thickness of a layer": (block_average(fronts.thickness), faces[1] - faces[0]),
+        "density profile": (profile.density[1], density * share),
+        "composition profile": (profile.share()[1], share),
+        "position of a face": (fronts.faces[0], faces[0]),
+        "width of a face": (fronts.widths, width * np.log(9)),
+        "thickness of a layer": (fronts.thickness_mean, faces[1] - faces[0]),
     }
 
 
 def lattice_case(rng: np.random.Generator) -> Answers:
     """Coordination, radial distribution and short-range order of a random lattice gas."""
     radial = Radial(4.0, bins=16, centres=60, seed=int(rng.integers(2**31)))
-    orders, cl = [], 0.4
-    for snapshot in stream(lattice_gas(rng, cl, 80)):
+    orders, share, sites = [], 0.4, 6**3
+    for snapshot in stream(lattice_gas(rng, share, 80)):
         radial.add(snapshot)
         orders.append(short_range_order(snapshot.atoms, "Li", "Cl", 3.5))
     found = radial.result()
-    sites = 6**3
     row = found.pairs.index(("Li", "Cl"))
     shell = 4 / 3 * np.pi * (3.25**3 - 3.0**3)
     others = sites / (sites - 1)  # the centre itself is not among its possible neighbours
     return {
-        "coordination number": (found.coordination("Li", "Cl", 3.5), 6 * cl),
+        "coordination number": (found.coordination("Li", "Cl", 3.5), 6 * round(share * sites) / (sites - 1)),
         "radial distribution, first shell": (found.g[row, 12], 6 * 3.1**3 / shell * others),
         "short-range order": (block_average(np.array(orders)), 1 - others),
     }
@@ -275,7 +279,7 @@ def coverage(case: str, repeats: int, seed: int = 0) -> dict[str, dict[str, floa
     Returns
     -------
     dict
-        For each quantity: ``covered``, the share of intervals of 95 percent that hold the truth, and ``calibration``, the
+        For each quantity: ``covered``, the share of 95 percent intervals that hold the truth, and ``calibration``, the
         root mean square of the standard errors over the scatter of the values. Bars that are too wide would cover
         always, and have a calibration above one.
     """

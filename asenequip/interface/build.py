@@ -15,8 +15,8 @@ from asenequip.interface.matching import Match, find_matches
 from asenequip.interface.pairs import NeighbourSearch
 from asenequip.interface.slabs import cut, orient, terminations
 
-ELECTRODE, ELECTROLYTE = 0, 1
-"""Values of the array ``region``."""
+ELECTRODE, ELECTROLYTE = 1, 2
+"""Tags of the atoms; ASE keeps them in all its trajectories."""
 _STEP, _MOST = 0.05, 4.0
 """Angstrom: by how much the gap is widened at a time where atoms are too close, and by how much at most."""
 
@@ -89,8 +89,8 @@ def build_interface(
     Returns
     -------
     ase.Atoms
-        With the array ``region`` (0 electrode, 1 electrolyte), and in ``info`` what was built: misfit, principal
-        strains, area, gap, repeats along the normal.
+        Tagged 1 in the electrode and 2 in the electrolyte; ``info`` says what was built: misfit, principal strains,
+        area, gap, repeats along the normal.
 
     Raises
     ------
@@ -104,8 +104,8 @@ def build_interface(
         _slab(side, unit, matrix, match.cell, repeat, rng)
         for side, unit, matrix in zip((electrode, electrolyte), units, (match.first, match.second), strict=True)
     ]
-    for number, slab in enumerate(slabs):
-        slab.set_array("region", np.full(len(slab), number, np.int64))
+    for tag, slab in zip((ELECTRODE, ELECTROLYTE), slabs, strict=True):
+        slab.set_tags(tag)
     wide = gap
     while (atoms := _stack(slabs[0], slabs[1], wide)) and _closest(atoms, min_distance) < min_distance:
         wide += _STEP
@@ -188,7 +188,7 @@ def _stack(electrode: Atoms, electrolyte: Atoms, gap: float) -> Atoms:
         part.set_cell(cell)
         part.pbc = True
         part.info = {}
-        for name in set(part.arrays) - {"numbers", "positions", "region"}:
+        for name in set(part.arrays) - {"numbers", "positions", "tags"}:
             del part.arrays[name]
     atoms = below + middle
     atoms.wrap()
@@ -197,9 +197,9 @@ def _stack(electrode: Atoms, electrolyte: Atoms, gap: float) -> Atoms:
 
 def _closest(atoms: Atoms, cutoff: float) -> float:
     """Least distance across an interface, Angstrom; inf where none is below the cutoff."""
-    region = atoms.arrays["region"]
-    search = NeighbourSearch(atoms, cutoff, region == ELECTRODE)
-    return float(search.nearest(np.flatnonzero(region == ELECTROLYTE))[0].min(initial=np.inf))
+    tags = atoms.get_tags()
+    search = NeighbourSearch(atoms, cutoff, tags == ELECTRODE)
+    return float(search.nearest(np.flatnonzero(tags == ELECTROLYTE))[0].min(initial=np.inf))
 
 
 def _provenance(match: Match, slabs: list[Atoms], gap: float, seed: int) -> dict[str, object]:

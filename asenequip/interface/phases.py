@@ -21,6 +21,8 @@ STRAINS = np.linspace(-0.06, 0.06, 13)
 """Linear strains at which references are tried."""
 SIMILAR = 0.93
 """Cosine of two fingerprints below which a class is left without a name."""
+ALIKE = 0.01
+"""References whose cosines differ by less are told apart by their element."""
 SHARE = 0.05
 """An element below this share of a class's atoms does not make it mixed."""
 
@@ -193,20 +195,22 @@ class Phases:
         main = max(shares, key=lambda symbol: shares[symbol])
         nonmetal = bool(np.isin(Atoms(main).numbers[0], list(NONMETALS)))
         mine = self._sums[name] / self._looked[name]
-        best, score, strain = None, -1.0, 0.0
-        for reference in self.references:
-            if reference.nonmetal != nonmetal:
-                continue
-            cosine = (
-                reference.fingerprints
-                @ mine
-                / (np.linalg.norm(reference.fingerprints, axis=1) * max(float(np.linalg.norm(mine)), 1e-300))
-            )
-            k = int(cosine.argmax())
-            if cosine[k] > score:
-                best, score, strain = reference, float(cosine[k]), float(STRAINS[k])
-        if best is None or score < SIMILAR:
+        scored = [(*_cosine(entry, mine), entry) for entry in self.references if entry.nonmetal == nonmetal]
+        if not scored:
+            return Phase(name, total / self._frames, shares, "", "", 0.0, 0.0, False)
+        most = max(score for score, _, _ in scored)
+        near = [entry for entry in scored if entry[0] > most - ALIKE]
+        score, strain, best = max(near, key=lambda entry: (entry[2].site.split()[0] == main, entry[0]))
+        if score < SIMILAR:
             return Phase(name, total / self._frames, shares, "", "", score, strain, False)
         element = best.site.split()[0]
         mixed = sum(share >= SHARE for share in shares.values()) > 1 or main != element
         return Phase(name, total / self._frames, shares, best.crystal, best.site, score, strain, mixed)
+
+
+def _cosine(reference: Reference, mine: np.ndarray) -> tuple[float, float]:
+    """Largest cosine of a fingerprint with a reference's, and the strain it is at."""
+    lengths = np.linalg.norm(reference.fingerprints, axis=1) * max(float(np.linalg.norm(mine)), 1e-300)
+    cosine = reference.fingerprints @ mine / lengths
+    k = int(cosine.argmax())
+    return float(cosine[k]), float(STRAINS[k])

@@ -170,12 +170,13 @@ def by_species(snapshot: Snapshot) -> Labels:
     return inverse.astype(np.int64), [str(symbol) for symbol in symbols]
 
 
-def by_layer(symbol: str, edges: Sequence[float], names: Sequence[str]) -> Grouping:
-    """Group an element's atoms by where they are along the normal.
+def by_layer(symbols: Sequence[str], edges: Sequence[float], names: Sequence[str]) -> Grouping:
+    """Group atoms by element and by where they are along the normal.
 
     Parameters
     ----------
-    symbol : str
+    symbols : sequence of str
+        Elements; atoms of others are in no group.
     edges : sequence of float
         Heights between layers, as shares of the cell, rising in [0, 1]. The first layer goes from the first edge to the
         second; the last goes across the boundary of the cell to the first edge.
@@ -190,10 +191,15 @@ def by_layer(symbol: str, edges: Sequence[float], names: Sequence[str]) -> Group
     borders = np.asarray(edges, float)
     if len(borders) != len(names) or (np.diff(borders) <= 0).any() or not ((borders >= 0) & (borders <= 1)).all():
         raise parameter_error("edges", "by_layer", "rising shares of the cell, as many as names", list(edges))
+    labels = [f"{symbol}, {name}" for symbol in symbols for name in names]
 
     def group(snapshot: Snapshot) -> Labels:
         share = snapshot.heights / snapshot.length
         layer = np.mod(np.searchsorted(borders, share, side="right") - 1, len(borders))
-        return np.where(snapshot.atoms.symbols == symbol, layer, -1), [f"{symbol} in {name}" for name in names]
+        found = np.full(len(layer), -1, np.int64)
+        for number, symbol in enumerate(symbols):
+            mine = snapshot.atoms.symbols == symbol
+            found[mine] = layer[mine] + number * len(borders)
+        return found, labels
 
     return group

@@ -89,7 +89,8 @@ def inefficiency(series: np.ndarray) -> np.ndarray:
     """Statistical inefficiency: how many values of a series are worth one independent value, at least 1.
 
     Twice the integrated autocorrelation time, summed up to a window of five times itself (A. Sokal, in Functional
-    Integration, Springer 1997, section 3).
+    Integration, Springer 1997, section 3), with the bias of the unknown mean corrected (U. Wolff, Comput. Phys. Commun.
+    156, 143 (2004), equation 49).
 
     Parameters
     ----------
@@ -109,7 +110,8 @@ def inefficiency(series: np.ndarray) -> np.ndarray:
     sums = 2 * np.cumsum(correlation / variance, axis=0) - 1
     window = np.arange(n).reshape(-1, *[1] * (series.ndim - 1)) >= 2.5 * sums  # 5 times the correlation time
     first = np.where(window.any(axis=0), window.argmax(axis=0), n - 1)
-    return np.maximum(np.take_along_axis(sums, first[None], axis=0)[0], 1.0)
+    found = np.take_along_axis(sums, first[None], axis=0)[0] * (1 + (2 * first + 1) / n)
+    return np.clip(found, 1.0, n)
 
 
 def block_average(series: np.ndarray, blocks: int | None = None) -> Estimate:

@@ -11,8 +11,8 @@ from numpy.polynomial import legendre
 
 from asenequip.errors import parameter_error
 from asenequip.interface.pairs import NeighbourSearch
-from asenequip.interface.snapshots import Snapshot
-from asenequip.interface.statistics import Estimate, TimeBlocks
+from asenequip.interface.snapshots import Grouping, Snapshot
+from asenequip.interface.statistics import Estimate, TimeBlocks, from_blocks
 
 
 @dataclass(frozen=True)
@@ -172,3 +172,66 @@ def bond_order(
             mean = legendre.legval(cosine, np.eye(degree + 1)[degree]).mean(axis=(1, 2))
             order[begin + enough, column] = np.sqrt(np.maximum(mean, 0.0))
     return order
+
+
+@dataclass(frozen=True)
+class OrderResult:
+    """Bond-orientational order of classes.
+
+    Attributes
+    ----------
+    names : list of str
+    degrees : tuple of int
+    order : Estimate
+        Mean of q_l, (n_classes, n_degrees); NaN where a class had no atoms.
+    """
+
+    names: list[str]
+    degrees: tuple[int, ...]
+    order: Estimate
+
+
+class Order:
+    """Gathers the bond-orientational order of a sample of each class; see `bond_order`.
+
+    Parameters
+    ----------
+    grouping : callable
+        The classes.
+    degrees : tuple of int
+    neighbours : int
+    centres : int
+        Most atoms of each class that are looked at in a frame, drawn at random.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        grouping: Grouping,
+        degrees: tuple[int, ...] = (4, 6),
+        *,
+        neighbours: int = 12,
+        centres: int = 500,
+        seed: int = 0,
+    ) -> None:
+        self.grouping, self.degrees, self.neighbours, self.centres = grouping, degrees, neighbours, centres
+        self._rng = np.random.default_rng(seed)
+        self._rows: list[np.ndarray] = []
+        self.names: list[str] = []
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Take the next snapshot."""
+        labels, self.names = self.grouping(snapshot)
+        row = np.full((len(self.names), len(self.degrees)), np.nan)
+        for number in np.unique(labels[labels >= 0]):
+            mine = np.flatnonzero(labels == number)
+            sample = mine if len(mine) <= self.centres else self._rng.choice(mine, self.centres, replace=False)
+            order = bond_order(snapshot.atoms, self.degrees, neighbours=self.neighbours, centres=sample)
+            known = np.isfinite(order).all(axis=1)
+            if known.any():
+                row[number] = order[known].mean(axis=0)
+        self._rows.append(row)
+
+    def result(self) -> OrderResult:
+        """Average over the snapshots, which are taken for independent."""
+        return OrderResult(self.names, self.degrees, from_blocks(np.array(self._rows)))
