@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from asenequip.cluster import native
 from asenequip.cluster.dimension import two_nn
 from asenequip.cluster.lists import NeighbourLists
-from asenequip.cluster.neighbours import Method, lists_of, threads
+from asenequip.cluster.neighbours import Method, NeighbourSearch, threads
 
 __all__ = [
     "Neighbourhoods",
@@ -24,8 +24,8 @@ __all__ = [
 
 FIRST_TESTED = 4
 """The first neighbour the uniformity test looks at."""
-ADAPTIVE_START = 32
-"""Neighbours searched first where their number is adaptive."""
+ADAPTIVE_START = 32, 64
+"""Neighbours searched first where their number is adaptive: of many coordinates, of up to ten."""
 ADAPTIVE_ENTRIES = 128_000_000
 """Adaptive neighbourhoods stop to grow at this many distances: 1.5 GB of distances and indices."""
 CHUNK = 200_000
@@ -217,7 +217,7 @@ def adaptive_neighbourhoods(
     max_neighbours: int | None = None,
     significance: float = 1e-6,
     period: NDArray | None = None,
-    least: int = ADAPTIVE_START,
+    least: int = 0,
     method: Method = "auto",
     device: str = "cpu",
 ) -> Neighbourhoods:
@@ -230,8 +230,8 @@ def adaptive_neighbourhoods(
     dimension : float, optional
         Intrinsic dimension; that of 2NN unless given.
     max_neighbours : int, optional
-        A fixed number of neighbours. Unless given each list doubles from `least` until every k* is found or 128 million
-        distances are held.
+        A fixed number of neighbours. Unless given each list doubles from 32 or 64 until every k* is found or
+        128 million distances are held.
     significance : float
         Significance of the test.
     least : int
@@ -245,9 +245,9 @@ def adaptive_neighbourhoods(
     """
     n = len(points)
     limit = n - 1 if max_neighbours is None else min(n - 1, max_neighbours)
-    first = limit if max_neighbours is not None else min(limit, least)
-    search = {"period": period, "method": method, "device": device}
-    lists = lists_of(points, np.arange(n), np.full(n, first), **search)
+    first = limit if max_neighbours is not None else min(limit, max(least, ADAPTIVE_START[points.shape[1] <= 10]))
+    search = NeighbourSearch(points, period=period, method=method, device=device)
+    lists = search.lists(np.arange(n), np.full(n, first))
     if dimension is None:
         dimension = two_nn(np.stack([lists.distance(rank) for rank in (0, 1, 2)], axis=1))[0]
     test = DensityTest.begin(n, limit, dimension, significance)
@@ -258,7 +258,7 @@ def adaptive_neighbourhoods(
         counts = np.minimum(limit, 2 * lists.size[rows])
         if not len(rows) or len(lists.distances) + int((counts - lists.size[rows]).sum()) > ADAPTIVE_ENTRIES:
             break
-        lists = lists.with_rows(rows, lists_of(points, rows, counts, **search))
+        lists = lists.with_rows(rows, search.lists(rows, counts))
     held = test.k_star == 0
     star = np.where(held, test.next_rank - 1, test.k_star)
     saturated = held | (star >= limit - 1)

@@ -80,11 +80,7 @@ def edge_differences(
             native.Arguments(shifts.gradient, shifts.scale, shifts.total, shifts.covariance, COVARIANCE_FLOOR),
             graph.k_star,
             common,
-            found.difference,
-            found.variance,
-            found.at_source,
-            found.at_target,
-            found.overlap,
+            native.Arguments(*vars(found).values()),
         )
         return found
     slopes, variances = _projections(points, links, shifts, period)

@@ -10,7 +10,6 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from asenequip.cluster._checks import as_period, as_points, check
-from asenequip.cluster.density import ADAPTIVE_START
 from asenequip.cluster.landscape import (
     Landscape,
     bmti_landscape,
@@ -65,7 +64,7 @@ class _Density(DensityMixin, BaseEstimator):
             significance=self.significance,
             period=as_period(self.period, points.shape[1], owner),
             resolution=resolution,
-            least=max(ADAPTIVE_START, getattr(self, "k", 0)),
+            least=getattr(self, "k", 0),
             method=self.method,
             device=self.device,
         )

@@ -102,7 +102,8 @@ def mean_shifts(
     found = MeanShifts(gradient, scale, total, spread, packed)
     if native.library() is not None:
         space = space_arguments(points, dimension, period, counts)
-        native.run("mean_shifts", space, graph.arguments(), COVARIANCE_FLOOR, gradient, scale, total, spread, packed)
+        out = native.Arguments(gradient, scale, total, spread, packed)
+        native.run("mean_shifts", space, graph.arguments(), COVARIANCE_FLOOR, out)
     else:
         _by_blocks(points, graph, dimension, period, counts, found)
     return found

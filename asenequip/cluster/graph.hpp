@@ -9,6 +9,8 @@ struct Lists {
   int64_t n;
 };
 
+static constexpr int64_t AHEAD = 16;  // ranks that are looked ahead for lists that will be too short
+
 // Continue the test for one density from rank `next` of each point against the points of `reference`. A point is done
 // once a rank fails or `limit` is reached. Where neighbours are missing, `wanted` marks whose list must grow; where it
 // is null no list can, and the point is done.
@@ -25,10 +27,14 @@ extern "C" int64_t test_density(const Lists* points, const Lists* reference, con
     for (; j < limit; ++j) {
       const int64_t missing = j > s.size[i] ? i : j - 1 > r.size[near[j]] ? near[j] : -1;
       if (missing >= 0) {
-        if (!wanted) k_star[i] = j - 1;
-        else
+        if (!wanted) { k_star[i] = j - 1; break; }
+        for (int64_t ahead = j; ahead < std::min(j + AHEAD, limit); ++ahead) {
+          const int64_t short_of = ahead > s.size[i] ? i : ahead - 1 > r.size[near[ahead]] ? near[ahead] : -1;
+          if (short_of < 0) continue;
 #pragma omp atomic write
-          wanted[missing] = 1;
+          wanted[short_of] = 1;
+          if (short_of == i) break;
+        }
         break;
       }
       const double a = own[j - 1], b = r.distances[r.start[near[j]] + j - 1];
@@ -56,68 +62,102 @@ struct Space {
   int64_t threads;
 };
 
+// Loops over coordinates are unrolled where their number D is small; D = 0 reads it.
+template <int D>
+static inline int64_t features(int64_t d) { return D ? D : d; }
+
+template <int D>
 static inline void difference(const Space& s, int64_t from, int64_t to, double* v) {
-  for (int64_t a = 0; a < s.d; ++a) v[a] = s.x[to * s.d + a] - s.x[from * s.d + a];
+  const int64_t d = features<D>(s.d);
+  for (int64_t a = 0; a < d; ++a) v[a] = s.x[to * d + a] - s.x[from * d + a];
   if (s.period)
     for (int64_t a = 0; a < s.d; ++a)
       if (s.period[a] > 0) v[a] -= s.period[a] * std::rint(v[a] / s.period[a]);
 }
 
-static inline double dot(const double* a, const double* b, int64_t d) {
+template <int D>
+static inline double dot(const double* a, const double* b, int64_t given) {
+  const int64_t d = features<D>(given);
   double s0 = 0, s1 = 0;
   int64_t i = 0;
   for (; i + 2 <= d; i += 2) { s0 += a[i] * b[i]; s1 += a[i + 1] * b[i + 1]; }
   return i < d ? s0 + s1 + a[i] * b[i] : s0 + s1;
 }
 
-// Mean shifts: gradient (n, d), scale c (n), points averaged over m (n), mean squared distance (n), and, unless null,
-// covariances packed by upper triangles with off-diagonal entries doubled (n, d (d + 1) / 2).
-extern "C" int64_t mean_shifts(const Space* space, const Rows* hoods, double floor, double* gradient, double* scale,
-                               double* total, double* spread, double* packed) {
+struct Shifts {
+  double* gradient;  // (n, d)
+  double* scale;     // (n) c
+  double* total;     // (n) points averaged over, m
+  double* spread;    // (n) mean squared distance
+  double* packed;    // (n, d (d + 1) / 2) covariances by upper triangles, off-diagonal entries doubled, or null
+};
+
+template <int D>
+static void shift_point(const Space& s, const Rows& hoods, double floor, const Shifts& out, int64_t i, double* v,
+                        double* second) {
+  const int64_t d = features<D>(s.d), pairs = d * (d + 1) / 2;
+  double* g = out.gradient + i * d;
+  std::fill_n(g, d, 0.0);
+  if (out.packed) std::fill_n(second, pairs, 0.0);
+  double m = s.counts ? s.counts[i] - 1 : 0, squares = 0, square = 0;
+  const int64_t first = hoods.start[i], last = hoods.start[i + 1];
+  for (int64_t e = first; e < last; ++e) {
+    const int64_t j = hoods.target[e];
+    difference<D>(s, i, j, v);
+    const double w = s.counts ? s.counts[j] : 1.0;
+    square = dot<D>(v, v, d);
+    squares += square;
+    m += w;
+    for (int64_t a = 0; a < d; ++a) g[a] += w * v[a];
+    if (!out.packed) continue;
+    double* sum = second;
+    for (int64_t a = 0; a < d; ++a) {
+      const double wa = w * v[a];
+      for (int64_t b = a; b < d; ++b) *sum++ += wa * v[b];
+    }
+  }
+  const double c = (s.dimension + 2) / square;
+  for (int64_t a = 0; a < d; ++a) g[a] *= c / m;
+  out.scale[i] = c;
+  out.total[i] = m;
+  out.spread[i] = squares / double(last - first);
+  if (!out.packed) return;
+  double* covariance = out.packed + i * pairs;
+  for (int64_t a = 0, p = 0; a < d; ++a)
+    for (int64_t b = a; b < d; ++b, ++p) {
+      const double value = (second[p] * c * c / m - g[a] * g[b]) * (m + 1) / (m * m);
+      covariance[p] = a == b ? value + floor : 2 * value;
+    }
+}
+
+// Call the variant of a template for the number of coordinates at hand.
+#define FOR_FEATURES(d, call) \
+  switch (d) { \
+    case 2: { constexpr int D = 2; call; break; } \
+    case 3: { constexpr int D = 3; call; break; } \
+    case 4: { constexpr int D = 4; call; break; } \
+    case 5: { constexpr int D = 5; call; break; } \
+    case 6: { constexpr int D = 6; call; break; } \
+    default: { constexpr int D = 0; call; } \
+  }
+
+// Gradients by the mean shift of neighbours.
+extern "C" int64_t mean_shifts(const Space* space, const Rows* hoods, double floor, const Shifts* out) {
   const Space& s = *space;
-  const int64_t d = s.d, pairs = d * (d + 1) / 2;
-#pragma omp parallel for schedule(dynamic, 64) num_threads(int(s.threads))
-  for (int64_t i = 0; i < s.n; ++i) {
-    std::vector<double> v(d), second(packed ? pairs : 0, 0.0);
-    double* g = gradient + i * d;
-    std::fill_n(g, d, 0.0);
-    double m = s.counts ? s.counts[i] - 1 : 0, squares = 0, square = 0;
-    const int64_t first = hoods->start[i], last = hoods->start[i + 1];
-    for (int64_t e = first; e < last; ++e) {
-      const int64_t j = hoods->target[e];
-      difference(s, i, j, v.data());
-      const double w = s.counts ? s.counts[j] : 1.0;
-      square = dot(v.data(), v.data(), d);
-      squares += square;
-      m += w;
-      for (int64_t a = 0; a < d; ++a) g[a] += w * v[a];
-      if (packed) {
-        double* out = second.data();
-        for (int64_t a = 0; a < d; ++a) {
-          const double wa = w * v[a];
-          for (int64_t b = a; b < d; ++b) *out++ += wa * v[b];
-        }
-      }
-    }
-    const double c = (s.dimension + 2) / square;
-    for (int64_t a = 0; a < d; ++a) g[a] *= c / m;
-    scale[i] = c;
-    total[i] = m;
-    spread[i] = squares / double(last - first);
-    if (packed) {
-      double* out = packed + i * pairs;
-      for (int64_t a = 0, p = 0; a < d; ++a)
-        for (int64_t b = a; b < d; ++b, ++p) {
-          const double value = (second[p] * c * c / m - g[a] * g[b]) * (m + 1) / (m * m);
-          out[p] = a == b ? value + floor : 2 * value;
-        }
-    }
+#pragma omp parallel num_threads(int(s.threads))
+  {
+    std::vector<double> v(s.d), second(out->packed ? s.d * (s.d + 1) / 2 : 0);
+#pragma omp for schedule(dynamic, 64)
+    for (int64_t i = 0; i < s.n; ++i)
+      FOR_FEATURES(s.d, (shift_point<D>(s, *hoods, floor, *out, i, v.data(), second.data())))
   }
   return 0;
 }
 
 // v^T C v from packed covariances
-static inline double packed_form(const double* c, const double* v, int64_t d) {
+template <int D>
+static inline double packed_form(const double* c, const double* v, int64_t given) {
+  const int64_t d = features<D>(given);
   double sum = 0;
   for (int64_t a = 0; a < d; ++a) {
     double inner = 0;
@@ -190,146 +230,61 @@ static double gram_form(const Space& s, const Rows& hoods, const Slopes& g, int6
   double sum = 0;
   for (int64_t e = hoods.start[i]; e < hoods.start[i + 1]; ++e) {
     const int64_t j = hoods.target[e];
-    difference(s, i, j, work);
-    const double p = dot(work, v, s.d);
+    difference<0>(s, i, j, work);
+    const double p = dot<0>(work, v, s.d);
     sum += (s.counts ? s.counts[j] : 1.0) * p * p;
   }
   const double m = g.total[i];
   return (g.scale[i] * g.scale[i] / m * sum - slope * slope) * (m + 1) / (m * m) + g.floor * square;
 }
 
-// Along each link: predicted difference, its variance, signed deviations at both ends; `common` counts shared points.
+struct Predicted {
+  double* difference;  // (links)
+  double* variance;
+  double* at_source;   // deviations of g . v at both ends, with its sign
+  double* at_target;
+  double* overlap;     // Jaccard index
+};
+
+template <int D>
+static void predict_point(const Space& s, const Rows& hoods, const Rows& links, const Slopes& g, const int64_t* k_star,
+                          const int32_t* common, const Predicted& out, int64_t i, double* v, double* work) {
+  const int64_t d = features<D>(s.d), pairs = d * (d + 1) / 2;
+  for (int64_t e = links.start[i]; e < links.start[i + 1]; ++e) {
+    const int64_t j = links.target[e];
+    difference<D>(s, i, j, v);
+    const double a = dot<D>(g.gradient + i * d, v, d), b = dot<D>(g.gradient + j * d, v, d);
+    double va, vb;
+    if (g.packed) {
+      va = packed_form<D>(g.packed + i * pairs, v, d);
+      vb = packed_form<D>(g.packed + j * pairs, v, d);
+    } else {
+      const double square = dot<D>(v, v, d);
+      va = gram_form(s, hoods, g, i, v, a, square, work);
+      vb = gram_form(s, hoods, g, j, v, b, square, work);
+    }
+    va = va > 0 ? va : 0;
+    vb = vb > 0 ? vb : 0;
+    const double p = double(common[e]) / double(k_star[i] + k_star[j] - common[e]);
+    const double da = a == 0 ? 0 : std::copysign(std::sqrt(va), a), db = b == 0 ? 0 : std::copysign(std::sqrt(vb), b);
+    out.difference[e] = 0.5 * (a + b);
+    out.variance[e] = 0.25 * (va + vb + 2 * p * da * db);
+    out.at_source[e] = da;
+    out.at_target[e] = db;
+    out.overlap[e] = p;
+  }
+}
+
+// What the gradients predict along each link; `common` counts the points both neighbourhoods share.
 extern "C" int64_t predict_links(const Space* space, const Rows* hoods, const Rows* links, const Slopes* slopes,
-                                 const int64_t* k_star, const int32_t* common, double* predicted, double* variance,
-                                 double* at_source, double* at_target, double* overlap) {
+                                 const int64_t* k_star, const int32_t* common, const Predicted* out) {
   const Space& s = *space;
-  const Slopes& g = *slopes;
-  const int64_t d = s.d, pairs = d * (d + 1) / 2;
-#pragma omp parallel for schedule(dynamic, 64) num_threads(int(s.threads))
-  for (int64_t i = 0; i < s.n; ++i) {
-    std::vector<double> v(d), work(d);
-    for (int64_t e = links->start[i]; e < links->start[i + 1]; ++e) {
-      const int64_t j = links->target[e];
-      difference(s, i, j, v.data());
-      const double a = dot(g.gradient + i * d, v.data(), d), b = dot(g.gradient + j * d, v.data(), d);
-      double va, vb;
-      if (g.packed) {
-        va = packed_form(g.packed + i * pairs, v.data(), d);
-        vb = packed_form(g.packed + j * pairs, v.data(), d);
-      } else {
-        const double square = dot(v.data(), v.data(), d);
-        va = gram_form(s, *hoods, g, i, v.data(), a, square, work.data());
-        vb = gram_form(s, *hoods, g, j, v.data(), b, square, work.data());
-      }
-      const double p = double(common[e]) / double(k_star[i] + k_star[j] - common[e]);
-      va = va > 0 ? va : 0;
-      vb = vb > 0 ? vb : 0;
-      const double da = a == 0 ? 0 : std::copysign(std::sqrt(va), a), db = b == 0 ? 0 : std::copysign(std::sqrt(vb), b);
-      predicted[e] = 0.5 * (a + b);
-      variance[e] = 0.25 * (va + vb + 2 * p * da * db);
-      at_source[e] = da;
-      at_target[e] = db;
-      overlap[e] = p;
-    }
-  }
-  return 0;
-}
-
-// Normal equations of the links: rows of the matrix, diagonal first, and the right-hand side. There is room for
-// n + 2 edges entries; gives how many are used.
-extern "C" int64_t normal_equations(const Rows* links, int64_t n, const double* weight, const double* predicted,
-                                    int64_t* start, int32_t* column, double* value, double* right) {
-  const int64_t edges = links->start[n];
-  std::vector<int64_t> inward(n + 1, 0), link(edges);
-  std::vector<int32_t> source(edges);
-  for (int64_t e = 0; e < edges; ++e) ++inward[links->target[e] + 1];
-  for (int64_t i = 0; i < n; ++i) inward[i + 1] += inward[i];
-  std::vector<int64_t> fill(inward.begin(), inward.end() - 1);
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t e = links->start[i]; e < links->start[i + 1]; ++e) {
-      const int64_t p = fill[links->target[e]]++;
-      link[p] = e;
-      source[p] = int32_t(i);
-    }
-  std::vector<int64_t> place(n, -1);  // where the entry of a column stands, if in the row at hand
-  int64_t used = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const int64_t first = used++;
-    double diagonal = 0, flow = 0;
-    auto add = [&](int64_t j, int64_t e, double sign) {
-      if (place[j] < first) {
-        place[j] = used++;
-        column[place[j]] = int32_t(j);
-        value[place[j]] = 0;
-      }
-      value[place[j]] -= weight[e];
-      diagonal += weight[e];
-      flow += sign * weight[e] * predicted[e];
-    };
-    for (int64_t e = links->start[i]; e < links->start[i + 1]; ++e) add(links->target[e], e, -1.0);
-    for (int64_t p = inward[i]; p < inward[i + 1]; ++p) add(source[p], link[p], 1.0);
-    column[first] = int32_t(i);
-    value[first] = diagonal;
-    right[i] = flow;
-    start[i] = first;
-  }
-  start[n] = used;
-  return used;
-}
-
-// Copy `counts` items of `width` bytes from source places to target places.
-extern "C" int64_t copy_stretches(char* values, const int64_t* target, const char* old, const int64_t* source,
-                                  const int64_t* counts, int64_t n, int64_t width) {
-  for (int64_t i = 0; i < n; ++i) std::memcpy(values + target[i] * width, old + source[i] * width, counts[i] * width);
-  return 0;
-}
-
-// Changes of the gradients, (n, d, B), when every point m gets B random multipliers (n, B) wherever it is a neighbour.
-extern "C" int64_t random_shifts(const Space* space, const Rows* hoods, const double* gradient, const double* scale,
-                                 const double* total, const double* multiplier, int64_t B, double* change) {
-  const Space& s = *space;
-  const int64_t d = s.d;
-  std::vector<double> v(d), sum(B);
-  for (int64_t i = 0; i < s.n; ++i) {
-    double* out = change + i * d * B;
-    std::fill_n(out, d * B, 0.0);
-    std::fill(sum.begin(), sum.end(), 0.0);
-    for (int64_t e = hoods->start[i]; e < hoods->start[i + 1]; ++e) {
-      const int64_t j = hoods->target[e];
-      const double* xi = multiplier + j * B;
-      difference(s, i, j, v.data());
-      for (int64_t a = 0; a < d; ++a)
-        for (int64_t b = 0; b < B; ++b) out[a * B + b] += v[a] * xi[b];
-      for (int64_t b = 0; b < B; ++b) sum[b] += xi[b];
-    }
-    for (int64_t a = 0; a < d; ++a)
-      for (int64_t b = 0; b < B; ++b) out[a * B + b] = (scale[i] * out[a * B + b] - sum[b] * gradient[i * d + a]) / total[i];
-  }
-  return 0;
-}
-
-// Right-hand sides (n, B), zeroed by the caller, that changes of the gradients (n, d, B) make.
-extern "C" int64_t link_flows(const Space* space, const Rows* links, const double* weight, const double* change,
-                              int64_t B, double* right) {
-  const Space& s = *space;
-  const int64_t d = s.d;
-  std::vector<double> v(d), flow(B);
-  for (int64_t i = 0; i < s.n; ++i) {
-    const double* own = change + i * d * B;
-    for (int64_t e = links->start[i]; e < links->start[i + 1]; ++e) {
-      const int64_t j = links->target[e];
-      const double* other = change + j * d * B;
-      difference(s, i, j, v.data());
-      std::fill(flow.begin(), flow.end(), 0.0);
-      for (int64_t a = 0; a < d; ++a) {
-        const double half = 0.5 * weight[e] * v[a];
-        for (int64_t b = 0; b < B; ++b) flow[b] += half * (own[a * B + b] + other[a * B + b]);
-      }
-      for (int64_t b = 0; b < B; ++b) {
-        right[j * B + b] += flow[b];
-        right[i * B + b] -= flow[b];
-      }
-    }
+#pragma omp parallel num_threads(int(s.threads))
+  {
+    std::vector<double> v(s.d), work(s.d);
+#pragma omp for schedule(dynamic, 64)
+    for (int64_t i = 0; i < s.n; ++i)
+      FOR_FEATURES(s.d, (predict_point<D>(s, *hoods, *links, *slopes, k_star, common, *out, i, v.data(), work.data())))
   }
   return 0;
 }

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from asenequip.cluster.bmti import assemble, edge_weights, preconditioner, solve
 from asenequip.cluster.density import (
-    ADAPTIVE_START,
     Neighbourhoods,
     adaptive_neighbourhoods,
     k_star,
@@ -91,7 +90,7 @@ def survey(
     significance: float = 1e-6,
     period: NDArray | None = None,
     resolution: float = 0.0,
-    least: int = ADAPTIVE_START,
+    least: int = 0,
     method: Method = "auto",
     device: str = "cpu",
 ) -> Landscape:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asenequip.cluster import native
+
 __all__ = ["conjugate_gradients", "multigrid"]
 
 COARSEST = 600
@@ -21,6 +23,10 @@ DAMPING = 0.66
 def _strongest_link(matrix: Any) -> NDArray:
     """Give, for each unknown, the neighbour it is coupled to most, relative to that one's diagonal; itself if none."""
     n = matrix.shape[0]
+    if _compiled(matrix):
+        link = np.empty(n, np.int64)
+        native.run("strongest_links", _arguments(matrix), matrix.diagonal(), n, link)
+        return link
     rows = np.repeat(np.arange(n), np.diff(matrix.indptr))
     strength = -matrix.data / np.sqrt(matrix.diagonal())[matrix.indices]
     strength[matrix.indices == rows] = -np.inf
@@ -31,6 +37,29 @@ def _strongest_link(matrix: Any) -> NDArray:
     alone = best <= 0
     link[alone] = np.flatnonzero(alone)
     return link
+
+
+def _compiled(matrix: Any) -> bool:
+    return matrix.indices.dtype == np.int32 and native.library() is not None
+
+
+def _arguments(matrix: Any) -> native.Arguments:
+    return native.Arguments(matrix.indptr, matrix.indices, matrix.data)
+
+
+def _coarse(matrix: Any, expand: Any, collect: Any) -> Any:
+    """Give the matrix between aggregates, collect @ matrix @ expand."""
+    from scipy.sparse import csr_matrix
+
+    if not _compiled(matrix):
+        return (collect @ (matrix @ expand)).tocsr()
+    count = expand.shape[1]
+    start, column = np.empty(count + 1, np.int32), np.empty(matrix.nnz, np.int32)
+    value = np.empty(matrix.nnz)
+    members, begin = collect.indices.astype(np.int64), collect.indptr.astype(np.int64)
+    label = expand.indices.astype(np.int32)
+    used = native.run("coarse_matrix", _arguments(matrix), label, members, begin, count, start, column, value)
+    return csr_matrix((value[:used], column[:used], start), shape=(count, count))
 
 
 def multigrid(matrix: Any, component: NDArray | None = None) -> Callable[[NDArray], NDArray]:
@@ -66,7 +95,7 @@ def multigrid(matrix: Any, component: NDArray | None = None) -> Callable[[NDArra
         expand = csr_matrix((np.ones(n), label, np.arange(n + 1)), shape=(n, count))
         collect = expand.T.tocsr()
         levels.append((matrix, expand, collect, DAMPING / matrix.diagonal()))
-        matrix = (collect @ (matrix @ expand)).tocsr()
+        matrix = _coarse(matrix, expand, collect)
         if component is not None:
             coarse = np.empty(count, component.dtype)
             coarse[label] = component

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,9 +15,9 @@ from asenequip.cluster._checks import check
 from asenequip.cluster.lists import NeighbourLists
 
 __all__ = [
+    "NeighbourSearch",
     "Neighbours",
     "cross_neighbours",
-    "lists_of",
     "minimum_image",
     "nearest_neighbours",
     "spatial_order",
@@ -176,9 +177,8 @@ def _search(
     options = ("auto", "tree", "brute", "approximate")
     check(method in options, "method", "nearest_neighbours", f"one of {options}", method, "Leave it at 'auto'.")
     if method == "auto" and device == "cpu" and _compiled(points, period) and _compiled(queries, None):
-        rows = np.arange(len(queries)) if queries is points else None
-        counts = np.full(len(queries), k - 1 if queries is points else k)
-        found = _native(points, counts, queries=None if queries is points else queries, rows=rows)
+        search = _CompiledSearch(points)
+        found = search.lists(np.arange(len(points)), k - 1) if queries is points else search.cross(queries, k)
         return found.distances.reshape(-1, k), found.indices.reshape(-1, k), 1.0
     if method == "auto":
         method = "tree" if points.shape[1] <= TREE_FEATURES and device == "cpu" else "brute"
@@ -198,45 +198,51 @@ def _search(
     return *_brute_differences(queries, points, k, period), 1.0
 
 
-def lists_of(
-    points: NDArray,
-    rows: NDArray,
-    counts: NDArray,
-    *,
-    period: NDArray | None = None,
-    method: Method = "auto",
-    device: str = "cpu",
-) -> NeighbourLists:
-    """Find the neighbours of some points, as many for each as asked.
+class NeighbourSearch:
+    """Points prepared once, whose neighbours are asked for in turns.
 
     Parameters
     ----------
     points : ndarray of float64, shape (n_points, n_features)
-    rows : ndarray of int64, shape (n_rows,)
-        The points whose neighbours are wanted.
-    counts : ndarray of int64, shape (n_rows,)
-        How many neighbours each is to have, itself not counted.
     period, method, device
         As for `nearest_neighbours`.
-
-    Returns
-    -------
-    NeighbourLists
-        In the order of `rows`.
     """
-    if method == "auto" and device == "cpu" and _compiled(points, period):
-        return _native(points, counts, rows=rows)
-    start = np.concatenate([[0], np.cumsum(counts + 1)])
-    distances, indices, recall = np.empty(start[-1]), np.empty(start[-1], np.int32), 1.0
-    for k in np.unique(counts):
-        chosen = np.flatnonzero(counts == k)
-        all_rows = len(chosen) == len(points)
-        queries = points if all_rows else points[rows[chosen]]
-        near, index, recall = _search(queries, points, int(k) + 1, period, method, device, 0)
-        _put_self_first(near, index, np.arange(len(points)) if all_rows else rows[chosen])
-        place = start[chosen, None] + np.arange(k + 1)
-        distances[place], indices[place] = near, index
-    return NeighbourLists(distances, indices, start, recall)
+
+    def __init__(
+        self, points: NDArray, *, period: NDArray | None = None, method: Method = "auto", device: str = "cpu"
+    ) -> None:
+        self.points, self.period, self.method, self.device = points, period, method, device
+        compiled = method == "auto" and device == "cpu" and _compiled(points, period)
+        self._search = _CompiledSearch(points) if compiled else None
+
+    def lists(self, rows: NDArray, counts: NDArray) -> NeighbourLists:
+        """Find the neighbours of some points, as many for each as asked.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n_rows,)
+            The points whose neighbours are wanted.
+        counts : ndarray of int64, shape (n_rows,)
+            How many neighbours each is to have, itself not counted.
+
+        Returns
+        -------
+        NeighbourLists
+            In the order of `rows`.
+        """
+        if self._search is not None:
+            return self._search.lists(rows, counts)
+        points = self.points
+        start = np.concatenate([[0], np.cumsum(counts + 1)])
+        distances, indices, recall = np.empty(start[-1]), np.empty(start[-1], np.int32), 1.0
+        for k in np.unique(counts):
+            chosen = np.flatnonzero(counts == k)
+            queries = points if len(chosen) == len(points) else points[rows[chosen]]
+            near, index, recall = _search(queries, points, int(k) + 1, self.period, self.method, self.device, 0)
+            _put_self_first(near, index, rows[chosen])
+            place = start[chosen, None] + np.arange(k + 1)
+            distances[place], indices[place] = near, index
+        return NeighbourLists(distances, indices, start, recall)
 
 
 def _compiled(points: NDArray, period: NDArray | None) -> bool:
@@ -254,38 +260,52 @@ def spatial_order(points: NDArray) -> NDArray[np.int64]:
     return cKDTree(points, balanced_tree=True, leafsize=32).indices.astype(np.int64)
 
 
-def _native(
-    points: NDArray, counts: NDArray, *, queries: NDArray | None = None, rows: NDArray | None = None
-) -> NeighbourLists:
-    """Search compiled, for the points `rows` (each first in its own list) or for other `queries`."""
-    points = np.ascontiguousarray(points, np.float64)
-    queries = None if queries is None else np.ascontiguousarray(queries, np.float64)
-    space, turned = points, queries
-    if points.shape[1] in TURNED:
-        centre = points.mean(axis=0)
-        axes = np.linalg.eigh(np.cov(points, rowvar=False, bias=True))[1][:, ::-1]
-        space = (points - centre) @ axes
-        turned = None if queries is None else np.ascontiguousarray((queries - centre) @ axes)
-    counts = np.ascontiguousarray(counts, np.int64)
-    start = np.concatenate([[0], np.cumsum(counts + (rows is not None))]).astype(np.int64)
-    distances, indices = np.empty(start[-1]), np.empty(start[-1], np.int32)
-    rows = None if rows is None else np.ascontiguousarray(rows, np.int64)
-    search = native.Arguments(
-        points,
-        np.ascontiguousarray(space),
-        *points.shape,
-        queries,
-        turned,
-        len(counts),
-        rows,
-        counts,
-        start,
-        distances,
-        indices,
-        threads(),
-    )
-    native.run("nearest", search)
-    return NeighbourLists(distances, indices, start)
+class _CompiledSearch:
+    """The compiled index of a set of points, along principal axes where that lets far points show early."""
+
+    def __init__(self, points: NDArray) -> None:
+        self.points = self.space = np.ascontiguousarray(points, np.float64)
+        self.centre, self.axes = None, None
+        if points.shape[1] in TURNED:
+            self.centre = points.mean(axis=0)
+            self.axes = np.linalg.eigh(np.cov(points, rowvar=False, bias=True))[1][:, ::-1]
+            self.space = self._turn(self.points)
+        self.handle = native.run("open_index", self.points, self.space, *points.shape)
+        weakref.finalize(self, native.run, "close_index", self.handle)
+
+    def _turn(self, points: NDArray) -> NDArray:
+        return points if self.axes is None else np.ascontiguousarray((points - self.centre) @ self.axes)
+
+    def lists(self, rows: NDArray, counts: NDArray | int) -> NeighbourLists:
+        """Find `counts` neighbours of the points `rows`, each first in its own list."""
+        counts = np.broadcast_to(np.asarray(counts, np.int64), rows.shape)
+        return self._find(None, None, np.ascontiguousarray(rows, np.int64), counts, counts + 1)
+
+    def cross(self, queries: NDArray, k: int) -> NeighbourLists:
+        """Find the `k` nearest points of every query."""
+        queries = np.ascontiguousarray(queries, np.float64)
+        counts = np.full(len(queries), k, np.int64)
+        return self._find(queries, self._turn(queries), None, counts, counts)
+
+    def _find(
+        self, queries: NDArray | None, turned: NDArray | None, rows: NDArray | None, counts: NDArray, widths: NDArray
+    ) -> NeighbourLists:
+        start = np.concatenate([[0], np.cumsum(widths)])
+        found = NeighbourLists(np.empty(start[-1]), np.empty(start[-1], np.int32), start)
+        search = native.Arguments(
+            self.handle,
+            queries,
+            turned,
+            len(counts),
+            rows,
+            np.ascontiguousarray(counts),
+            start,
+            found.distances,
+            found.indices,
+            threads(),
+        )
+        native.run("nearest", search)
+        return found
 
 
 def _tree(queries: NDArray, points: NDArray, k: int, period: NDArray | None) -> tuple[NDArray, NDArray]:

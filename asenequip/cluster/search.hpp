@@ -12,7 +12,7 @@
 #endif
 
 static constexpr int LEAF = 64;   // points of a leaf: as many as the bits of a mask of hits
-static constexpr int GROUP = 16;  // queries that share one list of leaves
+static constexpr int GROUP = 32;  // queries that share one list of leaves
 static constexpr double HALF_ULP = 0x1p-24;  // rounding of float32
 static constexpr double INFINITE = std::numeric_limits<double>::infinity();
 
@@ -107,8 +107,8 @@ static inline uint64_t hits(const Lanes* sums, float bound) {
   return mask;
 }
 
-// lanes of a leaf within the bound of a query, both relative to the middle
-static inline uint64_t scan_leaf(const Lanes* column, const float* query, int64_t d, float bound) {
+// lanes of a leaf within the bound of a query, and the squared distances of all where there are any
+static inline uint64_t scan_leaf(const Lanes* column, const float* query, int64_t d, float bound, Lanes* squares) {
   Lanes sums[LEAF / 16] = {};
   int64_t a = 0;
   while (true) {
@@ -121,7 +121,11 @@ static inline uint64_t scan_leaf(const Lanes* column, const float* query, int64_
       }
     }
     const uint64_t mask = hits(sums, bound);
-    if (mask == 0 || a == d) return mask;
+    if (mask == 0) return 0;
+    if (a == d) {
+      std::copy_n(sums, LEAF / 16, squares);
+      return mask;
+    }
   }
 }
 
@@ -144,45 +148,95 @@ struct Candidate {
   }
 };
 
-// A query and what is known of its neighbours.
+// A query and the candidates for its neighbours.
 struct Query {
-  int64_t row, self;      // row of the output; its own index among the points, or -1
-  int64_t k;              // neighbours wanted
-  const double* exact;    // (d) its coordinates
-  const double* turned;   // (d) the same along principal axes
+  int64_t row, self;         // row of the output; its own index among the points, or -1
+  int64_t k;                 // points wanted, itself counted
+  const double* exact;       // (d) its coordinates
+  const double* turned;      // (d) the same along principal axes
   std::vector<float> local;  // (d) relative to the middle
-  double margin;          // what float32 and the turn may get wrong
-  double bound;           // squared distance beyond which no point is worth a look
-  float loose;            // the same for the scan
-  std::vector<Candidate> found;
+  double margin;             // by how much float32 and the turn may get a distance wrong
+  float near = FLT_MAX;      // squared float32 distance that at least k candidates have, once there are so many
+  float bound = FLT_MAX;     // squared float32 distance beyond which no point is worth a look
+  std::vector<float> square;
+  std::vector<int32_t> place;
+  int64_t held = 0;
 
   Query(int64_t row, int64_t self, int64_t k, const double* exact, const double* turned, const Shelf& shelf)
-      : row(row), self(self), k(k), exact(exact), turned(turned), local(shelf.d), bound(INFINITE), loose(FLT_MAX) {
-    double square = 0;
+      : row(row), self(self), k(k), exact(exact), turned(turned), local(shelf.d) {
+    double sum = 0;
     for (int64_t a = 0; a < shelf.d; ++a) {
       const double v = turned[a] - shelf.middle[a];
       local[a] = float(v);
-      square += v * v;
+      sum += v * v;
     }
-    margin = 1.1 * HALF_ULP * (std::sqrt(square) + shelf.longest) + 1e-12 * shelf.largest;
-    found.reserve(2 * k + LEAF);
+    margin = 1.1 * HALF_ULP * (std::sqrt(sum) + shelf.longest) + 1e-12 * shelf.largest;
+    square.resize(room() + LEAF);
+    place.resize(room() + LEAF);
   }
 
-  // keep the k nearest so far
-  void trim() {
-    if (int64_t(found.size()) < k) return;
-    std::nth_element(found.begin(), found.begin() + (k - 1), found.end());
-    found.resize(k);
-    bound = found[k - 1].square;
-    const double radius = std::sqrt(bound) * (1 + 2 * HALF_ULP) + margin;
-    loose = float(std::min(double(FLT_MAX), radius * radius * (1 + (double(local.size()) + 8) * HALF_ULP)));
+  int64_t room() const { return k + std::max<int64_t>(k / 4, 24); }
+
+  // take the lanes of a mask
+  void add(uint64_t mask, const Lanes* squares, int64_t first) {
+    const float* value = reinterpret_cast<const float*>(squares);
+    if (held + LEAF > int64_t(square.size())) {  // many at one distance
+      square.resize(2 * square.size());
+      place.resize(2 * place.size());
+    }
+    for (; mask; mask &= mask - 1) {
+      const int lane = __builtin_ctzll(mask);
+      square[held] = value[lane];
+      place[held++] = int32_t(first + lane);
+    }
+    if (held >= (near < FLT_MAX ? room() : k)) trim(8);
+  }
+
+  // find by bisection a distance that at least k candidates are within, and drop what cannot be among the k nearest
+  void trim(int steps) {
+    if (held < k) return;
+    float low = 0, high = near < FLT_MAX ? near : *std::max_element(square.begin(), square.begin() + held);
+    for (int step = 0; step < steps; ++step) {
+      const float middle = 0.5f * (low + high);
+      int32_t within = 0;
+      for (int64_t i = 0; i < held; ++i) within += square[i] <= middle;
+      (within >= k ? high : low) = middle;
+    }
+    near = high;
+    const double relative = 1 + (double(local.size()) + 8) * HALF_ULP, radius = std::sqrt(double(high)) * relative + 2 * margin;
+    bound = float(std::min(double(FLT_MAX), radius * radius * relative));
+    int64_t kept = 0;
+    for (int64_t i = 0; i < held; ++i) {
+      const float value = square[i];
+      square[kept] = value;
+      place[kept] = place[i];
+      kept += value <= bound;
+    }
+    held = kept;
+  }
+};
+
+// Points ready to be searched.
+struct Index {
+  const double* points;         // (n, d), kept by the caller
+  const double* space;          // (n, d) the same, turned to principal axes, kept by the caller
+  int64_t n, d;
+  Leaves tree;
+  Shelf shelf;
+  std::vector<double> ordered;  // (n, d) points leaf by leaf
+  std::vector<int64_t> place;   // (n) where each point stands there
+
+  Index(const double* points, const double* space, int64_t n, int64_t d)
+      : points(points), space(space), n(n), d(d), tree(space, n, d), shelf(tree, space), ordered(n * d), place(n) {
+    for (int64_t p = 0; p < n; ++p) {
+      place[tree.order[p]] = p;
+      std::copy_n(points + tree.order[p] * d, d, &ordered[p * d]);
+    }
   }
 };
 
 struct Search {
-  const double* points;   // (n, d)
-  const double* space;    // (n, d) the same, turned to principal axes
-  int64_t n, d;
+  const Index* index;
   const double* queries;  // (q, d) or null where the queries are points
   const double* turned;   // (q, d) or null
   int64_t count;          // q
@@ -195,42 +249,50 @@ struct Search {
 };
 
 // one leaf, for every query of a group
-static void visit(const Leaves& tree, const Shelf& shelf, const std::vector<double>& ordered, int64_t leaf,
-                  double distance, std::vector<Query>& group) {
-  const int64_t d = shelf.d, first = tree.begin[leaf], size = tree.begin[leaf + 1] - first;
+static void visit(const Index& index, int64_t leaf, double distance, std::vector<Query>& group) {
+  const int64_t d = index.d, first = index.tree.begin[leaf], size = index.tree.begin[leaf + 1] - first;
   const uint64_t present = size == LEAF ? ~0ull : (1ull << size) - 1;
+  const Lanes* column = &index.shelf.scan[leaf * d * (LEAF / 16)];
+  Lanes squares[LEAF / 16];
   for (Query& query : group) {
     if (distance > query.bound) continue;
-    uint64_t mask = scan_leaf(&shelf.scan[leaf * d * (LEAF / 16)], query.local.data(), d, query.loose) & present;
-    while (mask) {
-      const int64_t place = first + __builtin_ctzll(mask);
-      mask &= mask - 1;
-      if (tree.order[place] == query.self) continue;
-      const double square = exact_square(&ordered[place * d], query.exact, d);
-      if (square <= query.bound) query.found.push_back({square, int32_t(tree.order[place])});
-    }
-    if (int64_t(query.found.size()) >= query.k + (query.bound < INFINITE ? std::max<int64_t>(query.k / 2, 16) : 0))
-      query.trim();
+    const uint64_t mask = scan_leaf(column, query.local.data(), d, query.bound, squares) & present;
+    if (mask) query.add(mask, squares, first);
   }
 }
 
-static void answer(const Search& s, Query& query) {
-  query.trim();
-  std::sort(query.found.begin(), query.found.end());
+// measure the candidates exactly and write the nearest
+static void answer(const Search& s, Query& query, std::vector<Candidate>& found) {
+  const Index& index = *s.index;
+  query.trim(24);
+  found.clear();
+  for (int64_t i = 0; i < query.held; ++i) {
+    const int32_t point = int32_t(index.tree.order[query.place[i]]);
+    if (point != query.self) found.push_back({exact_square(&index.ordered[query.place[i] * index.d], query.exact, index.d), point});
+  }
+  std::sort(found.begin(), found.end());
   double* distances = s.distances + s.offset[query.row];
   int32_t* indices = s.indices + s.offset[query.row];
-  if (query.self >= 0) { *distances++ = 0; *indices++ = int32_t(query.self); }
-  for (const Candidate& one : query.found) { *distances++ = std::sqrt(one.square); *indices++ = one.index; }
+  int64_t wanted = query.k;
+  if (query.self >= 0) {
+    *distances++ = 0;
+    *indices++ = int32_t(query.self);
+    --wanted;
+  }
+  for (int64_t i = 0; i < wanted; ++i) {
+    distances[i] = std::sqrt(found[i].square);
+    indices[i] = found[i].index;
+  }
 }
 
-static void search_group(const Search& s, const Leaves& tree, const Shelf& shelf, const std::vector<double>& ordered,
-                         std::vector<Query>& group) {
+static void search_group(const Search& s, std::vector<Query>& group) {
   struct Near { double distance; int32_t leaf; bool operator<(const Near& o) const { return distance < o.distance; } };
+  const Shelf& shelf = s.index->shelf;
   const int64_t leaves = shelf.leaves;
   std::vector<double> gap(leaves, 0);
   int64_t most = 0;
   for (const Query& query : group) most = std::max(most, query.k);
-  for (int64_t a = 0; a < s.d; ++a) {
+  for (int64_t a = 0; a < shelf.d; ++a) {
     double low = INFINITE, high = -INFINITE;
     for (const Query& query : group) {
       low = std::min(low, query.turned[a]);
@@ -258,19 +320,20 @@ static void search_group(const Search& s, const Leaves& tree, const Shelf& shelf
     double worst = INFINITE;
     for (int64_t i = from; i < to; ++i) {
       worst = 0;
-      for (const Query& query : group) worst = std::max(worst, query.bound);
+      for (const Query& query : group) worst = std::max(worst, double(query.bound));
       if (near[i].distance > worst) return worst;
-      visit(tree, shelf, ordered, near[i].leaf, near[i].distance, group);
+      visit(*s.index, near[i].leaf, near[i].distance, group);
     }
     worst = 0;
-    for (const Query& query : group) worst = std::max(worst, query.bound);
+    for (const Query& query : group) worst = std::max(worst, double(query.bound));
     return worst;
   };
   std::nth_element(near.begin(), near.begin() + (start - 1), near.end());
   const double worst = closest(0, start);
   const auto end = std::partition(near.begin() + start, near.end(), [=](const Near& a) { return a.distance <= worst; });
   closest(start, end - near.begin());
-  for (Query& query : group) answer(s, query);
+  std::vector<Candidate> found;
+  for (Query& query : group) answer(s, query, found);
 }
 
 // order of points near in space: (n)
@@ -280,35 +343,37 @@ extern "C" int64_t spatial_order(const double* x, int64_t n, int64_t d, int64_t*
   return 0;
 }
 
+extern "C" int64_t open_index(const double* points, const double* space, int64_t n, int64_t d) {
+  return reinterpret_cast<int64_t>(new Index(points, space, n, d));
+}
+
+extern "C" int64_t close_index(Index* index) {
+  delete index;
+  return 0;
+}
+
 extern "C" int64_t nearest(const Search* given) {
   const Search& s = *given;
-  const Leaves tree(s.space, s.n, s.d);
-  const Shelf shelf(tree, s.space);
-  std::vector<double> ordered(s.n * s.d);
-  std::vector<int64_t> place(s.n);
-  for (int64_t p = 0; p < s.n; ++p) {
-    place[tree.order[p]] = p;
-    std::copy_n(s.points + tree.order[p] * s.d, s.d, &ordered[p * s.d]);
-  }
+  const Index& index = *s.index;
+  const int64_t d = index.d;
   std::vector<int64_t> turn(s.count);
   for (int64_t i = 0; i < s.count; ++i) turn[i] = i;
   if (s.queries)
-    turn = Leaves(s.turned, s.count, s.d).order;
+    turn = Leaves(s.turned, s.count, d).order;
   else
-    std::sort(turn.begin(), turn.end(), [&](int64_t a, int64_t b) { return place[s.rows[a]] < place[s.rows[b]]; });
+    std::sort(turn.begin(), turn.end(), [&](int64_t a, int64_t b) { return index.place[s.rows[a]] < index.place[s.rows[b]]; });
   const int64_t groups = (s.count + GROUP - 1) / GROUP;
 #pragma omp parallel for schedule(dynamic, 4) num_threads(int(s.threads))
   for (int64_t g = 0; g < groups; ++g) {
     std::vector<Query> group;
     group.reserve(GROUP);
     for (int64_t i = g * GROUP; i < std::min(s.count, (g + 1) * GROUP); ++i) {
-      const int64_t row = turn[i];
-      if (s.queries)
-        group.emplace_back(row, -1, s.k[row], s.queries + row * s.d, s.turned + row * s.d, shelf);
-      else
-        group.emplace_back(row, s.rows[row], s.k[row], s.points + s.rows[row] * s.d, s.space + s.rows[row] * s.d, shelf);
+      const int64_t row = turn[i], self = s.queries ? -1 : s.rows[row];
+      const double* exact = s.queries ? s.queries + row * d : index.points + self * d;
+      const double* turned = s.queries ? s.turned + row * d : index.space + self * d;
+      group.emplace_back(row, self, s.k[row] + (s.queries ? 0 : 1), exact, turned, index.shelf);
     }
-    search_group(s, tree, shelf, ordered, group);
+    search_group(s, group);
   }
   return 0;
 }
