@@ -1,6 +1,6 @@
 """Phonons, elasticity and equations of state of trained potentials beside DFT, experiment, and one another.
 
-``python benchmarks/bench_properties.py [--data FOLDER] [--potentials FOLDER] [--minutes 10]`` prints tables and writes
+``python benchmarks/bench_properties.py [--data FOLDER] [--potentials FOLDER] [--only si]`` prints tables and writes
 ``results/properties.json``. Potentials of silicon, lithium and rock salt are trained first (examples/mlearn_si.yaml,
 mlearn_li.yaml, nacl.yaml) unless FOLDER holds si.asnq, li.asnq and nacl.asnq. DFT references are computed here from the
 force sets and labels of the data; experiments are cited where they stand.
@@ -64,7 +64,7 @@ def row(system: str, quantity: str, unit: str, found: float, reference: float | 
 # -- potentials -------------------------------------------------------------------------------------------------------
 
 
-def train_missing(folder: Path, data: Path, minutes: float) -> None:
+def train_missing(folder: Path, data: Path, minutes: float, names: Sequence[str]) -> None:
     """Train the potentials that the folder lacks."""
     from asenequip.train import fit, load_config
 
@@ -75,7 +75,7 @@ def train_missing(folder: Path, data: Path, minutes: float) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, (train, test) in files.items():
-        if (folder / f"{name}.asnq").exists():
+        if name not in names or (folder / f"{name}.asnq").exists():
             continue
         overrides = [f"data.train={data / train}", f"training.minutes={minutes}", f"output={folder / 'runs' / name}"]
         overrides += [f"data.test={data / test}"] if test else []
@@ -305,6 +305,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+SYSTEMS = {"si": ("Si", silicon), "li": ("Li", lithium), "nacl": ("NaCl", rock_salt)}
+
+
 def main() -> None:
     from bench_peer import hardware
 
@@ -312,24 +315,26 @@ def main() -> None:
     default = os.environ.get("ASENEQUIP_DATA", str(HERE.parent.parent / "shared/data"))
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--potentials", type=Path, default=Path("runs/properties"))
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of each training")
+    parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="others are kept")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "properties.json")
     options = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)
     data, folder = options.data.resolve(), options.potentials.resolve()
-    machine = hardware()
-    train_missing(folder, data, options.minutes)
-    calculators = {name: AllegroCalculator(folder / f"{name}.asnq", device="cpu", dtype="float64") for name in SETTINGS}
-    rows = silicon(calculators["si"], data) + lithium(calculators["li"], data) + rock_salt(calculators["nacl"], data)
-    diamond = relaxed(bulk("Si", a=5.47), calculators["si"])
-    record = {
-        "machine": machine,
-        "rows": rows,
-        "paths": [paths("Si", diamond, calculators["si"], 4)],
-        "batches": batches("Si", diamond, 2, folder / "si.asnq") + batches("Si", diamond, 3, folder / "si.asnq"),
-    }
+    train_missing(folder, data, options.minutes, options.only)
+    record: dict[str, Any] = {"machine": hardware(), "rows": [], "paths": [], "batches": []}
+    if options.output.is_file():
+        record = {**json.loads(options.output.read_text()), "machine": record["machine"]}
+    for name in options.only:
+        calculator = AllegroCalculator(folder / f"{name}.asnq", device="cpu", dtype="float64")
+        symbol, rows = SYSTEMS[name][0], SYSTEMS[name][1](calculator, data)
+        record["rows"] = [old for old in record["rows"] if old["system"] != symbol] + rows
+        if name == "si":
+            diamond = relaxed(bulk("Si", a=5.47), calculator)
+            record["paths"] = [paths("Si", diamond, calculator, 4)]
+            record["batches"] = [b for n in (1, 2) for b in batches("Si", diamond, n, folder / "si.asnq")]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(record, indent=1) + "\n")
 
