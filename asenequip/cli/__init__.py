@@ -17,6 +17,7 @@ from asenequip.cli.elastic import elastic
 from asenequip.cli.eos import eos
 from asenequip.cli.evaluate import evaluate
 from asenequip.cli.info import info
+from asenequip.cli.interface import interface
 from asenequip.cli.ipi import ipi
 from asenequip.cli.label import label
 from asenequip.cli.lammps import lammps
@@ -36,6 +37,7 @@ app = typer.Typer(
 for _verb in (info, convert, evaluate, relax, md, phonons, eos, elastic, cluster, select, label, active, lammps, ipi):
     app.command()(_verb)
 app.command(name="compile")(compile_)
+app.add_typer(interface, name="interface")
 
 
 def _show_version(wanted: bool) -> None:
