@@ -50,13 +50,13 @@ def _start(processes: int, model: Path | None, dtype: str, device: str, argument
     """Run this verb in several processes; what is compiled is compiled before, once."""
     from asenequip.engines.mpi import load_mpi, mpiexec
     from asenequip.engines.pair_style import build
-    from asenequip.evaluate import Evaluator
+    from asenequip.evaluate import Evaluator, resolve_device
 
     starter = mpiexec()
     load_mpi()
     build()
-    if model is not None:
-        Evaluator(model, dtype=dtype, device=device)
+    if model is not None and resolve_device(device).type == "cpu":
+        Evaluator(model, dtype=dtype, device="cpu")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment = {"OMP_NUM_THREADS": str(max(1, cores // processes)), **os.environ}
     if processes > cores:  # a process that waits must let another work
@@ -69,7 +69,7 @@ def _run_here(script: Path, words: Sequence[str], device: str, dtype: str, proce
     from asenequip.engines.lammps import open_lammps, run_file
 
     lmp = open_lammps(device=device, dtype=dtype, cmdargs=words)
-    found = lmp.extract_setting("world_size")
+    found = lmp.extract_setting("universe_size")
     if found != processes:
         raise RuntimeError(
             f"{processes} processes were started, but LAMMPS sees {found}: its MPI is not the one of 'mpiexec'.\n"
@@ -79,7 +79,7 @@ def _run_here(script: Path, words: Sequence[str], device: str, dtype: str, proce
         run_file(lmp, script)
     except Exception as error:
         alone = type(error.__cause__).__name__ == "MPIAbortException"
-        if lmp.extract_setting("world_rank") > 0 and not alone:  # the first process says it for all
+        if lmp.extract_setting("universe_rank") > 0 and not alone:  # the first process says it for all
             raise typer.Exit(ERROR) from None
         raise
     lmp.close()

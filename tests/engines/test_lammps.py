@@ -189,6 +189,25 @@ def test_coinciding_atoms_are_named_by_their_place(lammps, small_artifact, tmp_p
         lammps(preamble(write_data(tmp_path, atoms), small_artifact) + "run 0\n", compiled=True)
 
 
+def test_bonded_neighbours_must_stay_in_the_list(lammps, small_artifact, tmp_path):
+    atoms = small_atoms().repeat((2, 2, 2))
+    text = preamble(write_data(tmp_path, atoms, atom_style="full"), small_artifact)
+    text = text.replace("atom_style atomic", "atom_style full")
+    with pytest.raises(Exception, match="needs bonded neighbours in its list: 'special_bonds lj/coul 1 1 1'"):
+        lammps(text + "run 0\n")
+    lmp = lammps(text + "special_bonds lj/coul 1 1 1\nrun 0\n")
+    atoms.calc = AllegroCalculator(small_artifact, dtype="float64")
+    assert lmp.get_thermo("pe") == pytest.approx(atoms.get_potential_energy(), rel=ENERGY)
+
+
+def test_the_pair_style_is_there_after_clear(lammps, small_artifact, tmp_path):
+    text = preamble(write_data(tmp_path, small_atoms()), small_artifact) + "run 0\n"
+    lmp = lammps(text)
+    before = lmp.get_thermo("pe")
+    lmp.commands_string("clear\n" + text)
+    assert lmp.get_thermo("pe") == before
+
+
 def test_two_instances_keep_apart(lammps, small_artifact, tmp_path):
     texts = []
     for k, atoms in enumerate((small_atoms(), small_atoms().repeat((2, 1, 1)))):

@@ -83,6 +83,16 @@ def test_each_number_of_processes_gives_the_calculators_numbers(ranks, crystal, 
     np.testing.assert_allclose(columns[:, 4:], stresses, rtol=0, atol=1e-9 * np.abs(stresses).max())
 
 
+def test_processes_without_atoms_are_no_error(small_artifact, tmp_path):
+    pair = Atoms("CuO", positions=[[1, 1, 1], [2.2, 2.2, 1]], cell=[50, 50, 50], pbc=True)
+    text = preamble(write_data(tmp_path, pair), "${model}", "float64 eager") + END
+    run(tmp_path / "run", text, small_artifact, 4)
+    energy, atoms, columns = end_of(tmp_path / "run")
+    atoms.calc = AllegroCalculator(small_artifact, dtype="float64")
+    assert energy == pytest.approx(atoms.get_potential_energy(), rel=ENERGY)
+    np.testing.assert_allclose(columns[:, :3], atoms.get_forces(), rtol=0, atol=FORCE)
+
+
 def dynamics(fix: str, steps: int) -> str:
     return (
         f"velocity all create 60 11 loop all\ntimestep 0.0005\nfix move all {fix}\n{SERIES}run {steps}\nunfix series\n"
