@@ -135,9 +135,9 @@ def equation_of_state(
 
 
 def scaled(atoms: Atoms, factor: float) -> Atoms:
-    """A copy with ``factor`` times the volume."""
+    """A copy without constraints with ``factor`` times the volume."""
     copy = atoms.copy()
-    copy.calc = None
+    copy.set_constraint()
     copy.set_cell(np.asarray(atoms.cell) * factor ** (1 / 3), scale_atoms=True)
     return copy
 

@@ -136,7 +136,8 @@ def phonons(
     sum_rule : bool
         Enforce the acoustic sum rule and the symmetry of the force constants; both drifts are told in any case.
     born : path, optional
-        File of phonopy's with Born charges and dielectric constant, for the split of optical modes in polar crystals.
+        File of phonopy's with Born charges and dielectric constant, for the split of optical modes in polar crystals:
+        it shows at wave vectors near the zone centre, and depends on their direction.
     tolerance : float
         Of the search for symmetry, Angstrom.
 

@@ -23,9 +23,9 @@ def strain_matrix(strain: np.ndarray) -> np.ndarray:
 
 
 def strained(atoms: Atoms, strain: np.ndarray) -> Atoms:
-    """A copy under a homogeneous strain (6,): every vector x becomes (1 + e) x."""
+    """A copy without constraints under a homogeneous strain (6,): every vector x becomes (1 + e) x."""
     copy = atoms.copy()
-    copy.calc = None
+    copy.set_constraint()
     deformation = np.eye(3) + strain_matrix(strain)
     copy.set_cell(np.asarray(atoms.cell) @ deformation.T, scale_atoms=True)
     return copy

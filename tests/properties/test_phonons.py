@@ -157,6 +157,22 @@ def test_quasiharmonic_volumes_must_bracket_the_answer():
         )
 
 
+def test_born_charges_split_the_optical_modes(tmp_path):
+    """omega_LO^2 - omega_TO^2 = e^2 Z^2 / (epsilon_0 epsilon V mu), R. H. Lyddane, R. G. Sachs and E. Teller."""
+    charge, epsilon = 1.2, 4.0
+    diagonals = [" ".join(f"{x:g}" for x in (value * np.eye(3)).ravel()) for value in (epsilon, charge, -charge)]
+    (tmp_path / "BORN").write_text("\n".join(["14.399652", *diagonals]) + "\n")
+    atoms = bulk("CuAu", "cesiumchloride", a=3.1)
+    transverse = phonons(atoms, EMT(), supercell=2).frequencies([0.0, 0.0, 0.0])[0][3:]
+    assert np.ptp(transverse) < 1e-6
+    found = phonons(atoms, EMT(), supercell=2, born=tmp_path / "BORN").frequencies([1e-3, 0.0, 0.0])[0]
+    splitting = 4 * np.pi * 14.399652 * charge**2 / (epsilon * atoms.get_volume()) * np.sum(1 / atoms.get_masses())
+    to_terahertz = units.fs * 1e3 / (2 * np.pi)
+    expected = np.hypot(transverse[0], np.sqrt(splitting) * to_terahertz)
+    assert found[-1] == pytest.approx(expected, rel=1e-4)
+    assert found[3:5] == pytest.approx(transverse[:2], rel=1e-4)
+
+
 def test_supercells():
     atoms = crystal(cubic=True)  # 5.4 Angstrom
     assert np.array_equal(supercell_matrix(atoms, None), 3 * np.eye(3))
