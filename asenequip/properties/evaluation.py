@@ -21,7 +21,7 @@ def results_of(frames: Sequence[Atoms], calculator: BaseCalculator, what: str) -
     frames : sequence of ase.Atoms
         Not changed.
     calculator : ASE calculator
-        One with ``evaluate(frames)``, as `asenequip.AllegroCalculator`, gets them together.
+        One with ``outcomes(frames)``, as `asenequip.AllegroCalculator`, gets them together.
     what : str
         What a structure is, for the message of a failure: "displaced supercell".
 
@@ -34,12 +34,19 @@ def results_of(frames: Sequence[Atoms], calculator: BaseCalculator, what: str) -
     ------
     RuntimeError
         Naming the first structure that could not be evaluated.
+    ValueError
+        If the calculator has no energies or no forces.
     """
-    outcomes = evaluate_each(calculator, frames)
-    for number, outcome in enumerate(outcomes):
+    found = []
+    for number, outcome in enumerate(evaluate_each(calculator, frames)):
         if isinstance(outcome, Exception):
             raise RuntimeError(f"The {what} {number} could not be evaluated: {outcome}") from outcome
-    return [outcome for outcome in outcomes if not isinstance(outcome, Exception)]
+        if not {"energy", "forces"} <= set(outcome):
+            raise ValueError(
+                f"{type(calculator).__name__} does not give energies and forces.\nUse a calculator with both."
+            )
+        found.append(outcome)
+    return found
 
 
 def labelled(frames: Sequence[Atoms], calculator: BaseCalculator, what: str) -> list[Atoms]:

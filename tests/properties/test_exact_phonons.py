@@ -65,7 +65,7 @@ class Pinned:
     def __init__(self, inner: AllegroCalculator) -> None:
         self.inner = inner
 
-    def evaluate(self, frames):
+    def outcomes(self, frames):
         results = self.inner.evaluate(frames)
         for atoms, result in zip(frames, results, strict=True):
             places = np.round(atoms.get_scaled_positions(wrap=False) * 4) / 4 @ np.asarray(atoms.cell)
@@ -77,7 +77,7 @@ def test_displaced_supercells_are_evaluated_together(allegro, copper_oxide):
     calls = []
 
     class Counted:
-        def evaluate(self, frames):
+        def outcomes(self, frames):
             calls.append(len(frames))
             return allegro.evaluate(frames)
 
@@ -119,3 +119,14 @@ def test_force_sets_of_a_higher_order_carry_it(allegro, copper_oxide, tmp_path):
     read.symmetrize_force_constants(show_drift=False)
     # the file has ten digits of the forces: 1e-10 eV/A over 0.01 A
     np.testing.assert_allclose(read.force_constants, found.phonopy.force_constants, atol=1e-7)
+
+
+def test_a_calculator_without_forces_is_named(copper_oxide):
+    class Mute:
+        implemented_properties = ("energy",)
+
+        def get_property(self, name, atoms):
+            return 0.0
+
+    with pytest.raises(ValueError, match="Mute does not give energies and forces"):
+        phonons(copper_oxide, Mute(), supercell=2)
