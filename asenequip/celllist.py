@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asenequip.neighbors import complete_cell, refuse_collapse
+from asenequip.neighbors import complete_cell, refuse_collapse, refuse_oversize
 
 TensorEdges = tuple[Tensor, Tensor, Tensor]
 """(centers (z,) int64, neighbors (z,) int64, shifts (z, 3) int64): by centre, neighbour and shift."""
@@ -64,6 +64,8 @@ def find_edges_on_device(
     box = complete_cell(cell, pbc)
     pbc = np.array(pbc, dtype=bool)
     refuse_collapse(n, box, pbc, cutoff)
+    if device.type == "cuda":
+        refuse_oversize(positions.cpu().numpy(), box, pbc, cutoff, lambda: torch.cuda.mem_get_info(device)[0])
     lattice = torch.from_numpy(box).to(device)
     wrapped, offsets, grid = _sort_into_bins(positions, lattice, torch.from_numpy(pbc).to(device), cutoff)
     found = []

@@ -9,7 +9,9 @@ import subprocess
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from asenequip.fused.plan import Plan, unsupported
 from asenequip.graph import graph_of
 from asenequip.kernels import native
 from asenequip.kernels.ops import use_backend
+from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import Derivatives, evaluate_derivatives
 from asenequip.neighbors import EdgeList, find_edges
 
@@ -39,6 +42,10 @@ COMPILED = ("float32", "float64", "bfloat16")
 
 BFLOAT16_TOLERANCE = 0.05
 """Largest error of a force with products in bfloat16, relative to 1 eV/Angstrom more than the largest force."""
+
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Energies (n,) eV, forces (n, 3) eV/Angstrom, virials (n, 3, 3) eV."""
 
 
 class CompilationError(RuntimeError):
@@ -139,9 +146,9 @@ def _check(
     double = FusedEngine(spec, "float64", fold(exact, plan, "float64", tolerance)[0])
     largest = 0.0
     worst = {"force": 0.0, "energy": 0.0, "table": 0.0, "eager": 0.0, "difference": 0.0}
-    for atoms in _frames(potential):
+    for atoms in check_frames(potential):
         with use_backend("plain"):
-            reference, eager = (_eager(model, atoms) for model in (exact, rounded))
+            reference, eager = (exact_derivatives(model, atoms) for model in (exact, rounded))
         forces = reference.forces.numpy()
         energies, fused, _ = run_fused(engine, atoms)
         largest = max(largest, float(np.abs(forces).max(initial=0.0)))
@@ -149,7 +156,7 @@ def _check(
         worst["energy"] = max(worst["energy"], _distance(energies, reference.energies.detach().numpy()))
         worst["table"] = max(worst["table"], _distance(run_fused(double, atoms)[1], forces))
         worst["eager"] = max(worst["eager"], _distance(eager.forces.numpy(), forces))
-        worst["difference"] = max(worst["difference"], _difference_error(double, atoms))
+        worst["difference"] = max(worst["difference"], difference_error(partial(run_fused, double), atoms))
     return CompileReport(
         force_error=worst["force"],
         energy_error=worst["energy"],
@@ -176,7 +183,8 @@ def _judge(report: CompileReport, dtype: str) -> None:
             raise CompilationError(f"The compiled form failed its check: its {name} is over {limit:.1e} in {report}.")
 
 
-def _frames(potential: Potential) -> list[Atoms]:
+def check_frames(potential: Potential) -> list[Atoms]:
+    """Structures of different sizes that a form of a potential is checked on, the golden frame among them."""
     frames = [default_golden(potential.spec, seed=1)]
     if potential.path is not None and potential.path.is_file():
         frames.append(golden_atoms(potential.path))
@@ -185,11 +193,12 @@ def _frames(potential: Potential) -> list[Atoms]:
     return [*frames, other]
 
 
-def _eager(model: Any, atoms: Atoms) -> Derivatives:
+def exact_derivatives(model: Allegro, atoms: Atoms) -> Derivatives:
+    """Of a structure, by the network itself."""
     return evaluate_derivatives(model, graph_of(atoms, model.spec.type_names, np.asarray(model.spec.cutoff_table())))
 
 
-def run_fused(engine: FusedEngine, atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def run_fused(engine: FusedEngine, atoms: Atoms) -> Arrays:
     """One structure through an engine, with a fresh list: energies (n,), forces (n, 3), virials (n, 3, 3)."""
     cell, pbc = np.asarray(atoms.cell, np.float64), np.asarray(atoms.pbc, bool)
     edges = find_edges(atoms.positions, cell, pbc, engine.spec.cutoff)
@@ -198,9 +207,9 @@ def run_fused(engine: FusedEngine, atoms: Atoms) -> tuple[np.ndarray, np.ndarray
     return engine.run(atoms.positions, cell[None], np.zeros(len(atoms), np.int32), np.array(types, np.int32), rows)
 
 
-def _difference_error(engine: FusedEngine, atoms: Atoms, step: float = 1e-3) -> float:
-    """Largest deviation of three atoms' forces from four-point central differences of the energy."""
-    forces = run_fused(engine, atoms)[1]
+def difference_error(run: Callable[[Atoms], Arrays], atoms: Atoms, step: float = 1e-3) -> float:
+    """Largest deviation of three atoms' forces from four-point central differences of the energy, eV/Angstrom."""
+    forces = run(atoms)[1]
     worst = 0.0
     for atom in sorted({0, len(atoms) // 2, len(atoms) - 1}):
         for axis in range(3):
@@ -208,7 +217,7 @@ def _difference_error(engine: FusedEngine, atoms: Atoms, step: float = 1e-3) -> 
             for k in (-2, -1, 1, 2):
                 moved = atoms.copy()
                 moved.positions[atom, axis] += k * step
-                energy.append(run_fused(engine, moved)[0].sum())
+                energy.append(run(moved)[0].sum())
             slope = (energy[0] - 8 * energy[1] + 8 * energy[2] - energy[3]) / (12 * step)
             worst = max(worst, abs(float(forces[atom, axis] + slope)))
     return worst

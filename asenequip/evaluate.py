@@ -15,10 +15,11 @@ from asenequip.compiling import CompilationError, fused_engine
 from asenequip.errors import parameter_error
 from asenequip.fused.batch import BAD_STRUCTURE, FusedBatch
 from asenequip.fused.engine import FusedEngine
-from asenequip.graph import Graph, check_geometry, graph_of, input_errors, join_graphs
+from asenequip.graph import Graph, atom_types, check_geometry, graph_of, input_errors, join_graphs
 from asenequip.listcache import ListCache
 from asenequip.model.derivatives import Derivatives, evaluate_derivatives
 from asenequip.model.hessian import hessian
+from asenequip.resident import ResidentEngine
 from asenequip.results import PROPERTIES, Outcome, Results, results_of
 from asenequip.rounding import PRECISIONS, products_in
 
@@ -61,11 +62,12 @@ class Evaluator:
         the operands of matrix products; on a CPU "bfloat16" needs AVX512-BF16, and "tf32" is for CUDA only.
     skin : float
         Verlet skin, Angstrom; 0 builds each list anew.
-    max_edges : int
-        Edges worked on at once: bounds the memory, does not change the numbers.
+    max_edges : int, optional
+        Edges worked on at once: bounds the memory, does not change the numbers. 100,000 by default, on a GPU four times
+        as many.
     compiled : bool, optional
-        True: the fused CPU form or an error; False: the eager network; None: fused for float32 on a CPU where it can be
-        built, else eager, said once.
+        True: the fused CPU form or an error; False: the eager network; None: on a CPU fused for float32 where it can be
+        built (else eager, said once), fused for bfloat16, and eager for float64.
     """
 
     def __init__(
@@ -75,16 +77,18 @@ class Evaluator:
         device: str | torch.device = "auto",
         dtype: str = "float32",
         skin: float = 1.0,
-        max_edges: int = 100_000,
+        max_edges: int | None = None,
         compiled: bool | None = None,
     ) -> None:
         if dtype not in PRECISIONS:
             raise parameter_error("dtype", "Evaluator", "one of " + ", ".join(map(repr, PRECISIONS)), dtype)
         if not (isinstance(skin, (int, float)) and 0 <= skin < float("inf")):
             raise parameter_error("skin", "Evaluator", "a float in [0, inf)", skin)
+        self.device = resolve_device(device)
+        if max_edges is None:
+            max_edges = 400_000 if self.device.type == "cuda" else 100_000
         if not (isinstance(max_edges, int) and max_edges > 0):
             raise parameter_error("max_edges", "Evaluator", "a positive integer", max_edges)
-        self.device = resolve_device(device)
         if dtype == "tf32" and self.device.type != "cuda":
             remedy = 'Take dtype="float32".'
             raise parameter_error("dtype", "Evaluator", "a type of the CPU's: TF32 is one of CUDA's", dtype, remedy)
@@ -97,6 +101,8 @@ class Evaluator:
         self.lists = ListCache(float(self.cutoffs.max()), float(skin))
         self.max_edges = max_edges
         self.engine = self._choose_engine(compiled)
+        on_gpu = self.device.type == "cuda"
+        self.resident = ResidentEngine(self.model, float(skin), max_edges=max_edges) if on_gpu else None
 
     def _choose_engine(self, compiled: bool | None) -> FusedEngine | None:
         if compiled is False or (compiled is None and (self.device.type != "cpu" or self.dtype == "float64")):
@@ -156,11 +162,26 @@ class Evaluator:
         """As `evaluate`, but a structure that cannot be evaluated gives its error in place of results."""
         if self.engine is not None:
             return FusedBatch(self.engine, self.lists, self.max_edges).outcomes(frames, last_layer)
+        if self.resident is not None and len(frames) == 1 and not last_layer:
+            return [self._on_device(frames[0], self.resident)]
         found: list[Outcome | None] = [None] * len(frames)
         for places, graphs in self._batches(frames, found):
             for k, results in zip(places, self._split(graphs, last_layer), strict=True):
                 found[k] = results
         return [outcome for outcome in found if outcome is not None]
+
+    def _on_device(self, atoms: Atoms, resident: ResidentEngine) -> Outcome:
+        cell, pbc = np.asarray(atoms.cell, np.float64), np.asarray(atoms.pbc, bool)
+        try:
+            check_geometry(atoms)
+            types = atom_types(atoms, self.model.spec.type_names)
+            with input_errors(), products_in(self.dtype, self.device):
+                found = resident.run(atoms.positions, cell, pbc, types)
+            if not all(np.isfinite(array).all() for array in found):
+                graph_of(atoms, self.model.spec.type_names, self.cutoffs)  # names atoms that coincide
+        except BAD_STRUCTURE as error:
+            return error
+        return results_of(np.array([0, len(atoms)]), *found, np.abs(np.linalg.det(cell[None])))[0]
 
     def derivatives(self, graph: Graph, last_layer: bool = False) -> Derivatives:
         """Energies, forces and virials of a batch as tensors."""

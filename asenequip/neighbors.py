@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,9 +74,7 @@ def find_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
     box = complete_cell(cell, pbc)
     pbc = np.array(pbc, dtype=bool)
     refuse_collapse(len(positions), box, pbc, cutoff)
-    if len(positions) > _MANY:
-        expected = expected_edges(positions, box, pbc, cutoff)
-        require_bytes(BYTES_PER_EDGE * expected, available_bytes(), len(positions))
+    refuse_oversize(positions, box, pbc, cutoff, available_bytes)
     wrapped, offsets = _fold(positions, box, pbc)
     wrapped, offsets, pbc = _open_vacuum(wrapped, offsets, box, pbc, cutoff)
     wrapped = _close_gaps(wrapped, box, pbc, cutoff)
@@ -84,6 +83,15 @@ def find_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
         shifts = shifts + offsets[neighbors] - offsets[centers]
     order = _canonical_order(centers, neighbors, shifts, len(positions))
     return centers[order], neighbors[order], shifts[order]
+
+
+def refuse_oversize(
+    positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cutoff: float, available: Callable[[], int | None]
+) -> None:
+    """Refuse a large structure whose list would not fit into the bytes that ``available`` tells."""
+    if len(positions) > _MANY:
+        needed = BYTES_PER_EDGE * expected_edges(positions, box, pbc, cutoff)
+        require_bytes(needed, available(), len(positions))
 
 
 def refuse_collapse(num_atoms: int, box: np.ndarray, pbc: np.ndarray, cutoff: float) -> None:

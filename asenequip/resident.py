@@ -70,17 +70,23 @@ class _Buffers:
     @classmethod
     def empty(cls, num_atoms: int, capacity: int, device: torch.device) -> _Buffers:
         """Room for as many atoms and edges."""
-        whole = {"dtype": torch.int64, "device": device}
-        real = {"dtype": torch.float64, "device": device}
+
+        def whole(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int64, device=device)
+
+        def real(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        n, z = num_atoms + 1, capacity
         return cls(
-            inputs=torch.zeros(3 * (num_atoms + 1) + 9, **real),
-            types=torch.zeros(num_atoms + 1, **whole),
-            centers=torch.zeros(capacity, **whole),
-            neighbors=torch.zeros(capacity, **whole),
-            shifts=torch.zeros(capacity, 3, **real),
-            padding=torch.zeros(capacity, 3, **real),
-            ptr=torch.zeros(num_atoms + 2, **whole),
-            results=torch.zeros(num_atoms + 1, 13, **real),
+            inputs=real(3 * n + 9),
+            types=whole(n),
+            centers=whole(z),
+            neighbors=whole(z),
+            shifts=real(z, 3),
+            padding=real(z, 3),
+            ptr=whole(n + 1),
+            results=real(n, 13),
         )
 
     @property

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 from small_systems import small_atoms
@@ -32,3 +36,11 @@ def test_float32_rounds_nothing(small_artifact):
     with products_in("float32", torch.device("cpu")):
         assert torch.equal(a @ b, torch.mm(a, b))
         assert (a @ b).dtype == torch.float32
+
+
+def test_the_table_of_the_documentation_is_that_of_the_record():
+    root = Path(__file__).parents[1]
+    spec = importlib.util.spec_from_file_location("bench_precision", root / "benchmarks" / "bench_precision.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.TABLE.read_text() == module.table(json.loads(module.RECORD.read_text()))

@@ -95,7 +95,9 @@ class FusedBatch:
         structures, types = self._join(frames)
         plain = _is_plain(structures, types)
         if not plain.all():
-            good = iter(self._together([frames[k] for k in np.flatnonzero(plain).tolist()], last_layer) if plain.any() else ())
+            good = iter(
+                self._together([frames[k] for k in np.flatnonzero(plain).tolist()], last_layer) if plain.any() else ()
+            )
             return [next(good) if is_plain else self._alone(frames[k], last_layer) for k, is_plain in enumerate(plain)]
         found: list[Outcome] = []
         while (first := len(found)) < len(frames):

@@ -93,10 +93,10 @@ class Allegro(KeepsFloat64):
         self.shifts = nn.Parameter(
             torch.zeros(spec.num_types, dtype=torch.float64), requires_grad=spec.shifts_trainable
         )
-        cutoffs = torch.tensor(spec.cutoff_table(), dtype=torch.float64)
-        self.register_buffer("inverse_cutoffs", 1.0 / cutoffs, persistent=False)
-        neighbors = torch.tensor(spec.avg_num_neighbors, dtype=torch.float64)
-        self.register_buffer("inverse_norm", neighbors.rsqrt(), persistent=False)
+        inverse = torch.tensor([[1.0 / cutoff for cutoff in row] for row in spec.cutoff_table()], dtype=torch.float64)
+        self.register_buffer("inverse_cutoffs", inverse, persistent=False)
+        norm = torch.tensor([n**-0.5 for n in spec.avg_num_neighbors], dtype=torch.float64)
+        self.register_buffer("inverse_norm", norm, persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:

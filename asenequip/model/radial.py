@@ -34,6 +34,15 @@ def envelope(x: Tensor, p: int) -> Tensor:
     return torch.clamp(1 - x, min=0) ** 3 * total
 
 
+def _grid(n: int, first: int, over: int = 1) -> Tensor:
+    """``(first + k) / over`` for k = 0 .. n-1, float64; of the shape alone on the meta device.
+
+    Arithmetic on that device would import torch's tracer, which takes seconds when a potential is opened.
+    """
+    numbers = torch.empty(n, dtype=torch.float64)
+    return numbers if numbers.is_meta else torch.arange(first, first + n, dtype=torch.float64) / over
+
+
 class BesselEmbedding(KeepsFloat64):
     """Bessel functions times envelope, projected, times the embeddings of the two types.
 
@@ -46,7 +55,7 @@ class BesselEmbedding(KeepsFloat64):
         super().__init__()
         self.exponent = spec.envelope_exponent
         half = spec.embedding_dim // 2
-        frequencies = torch.arange(1, spec.num_bessels + 1, dtype=torch.float64)
+        frequencies = _grid(spec.num_bessels, 1)
         self.frequencies = nn.Parameter(frequencies, requires_grad=spec.bessel_trainable)
         self.basis = MLP([spec.num_bessels, spec.embedding_dim], "silu", spec.forward_normalize, generator)
         self.center, self.neighbor = (normal((spec.num_types, half), generator) for _ in range(2))
@@ -70,7 +79,7 @@ class SplineEmbedding(KeepsFloat64):
         super().__init__()
         self.num_types = spec.num_types
         self.width = (spec.spline_span + 1) / spec.num_splines
-        lower = (torch.arange(spec.num_splines, dtype=torch.float64) - spec.spline_span) / spec.num_splines
+        lower = _grid(spec.num_splines, -spec.spline_span, spec.num_splines)
         self.register_buffer("lower", lower, persistent=False)
         bound = math.sqrt(3 / (spec.spline_span if spec.forward_normalize else spec.embedding_dim))
         self.coefficients = uniform((spec.num_types**2, spec.embedding_dim, spec.num_splines), bound, generator)
