@@ -1,0 +1,42 @@
+"""The tables of the documentation are made of the benchmarks' files, and of nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_numbers_come_from_the_files(tables, tmp_path, monkeypatch):
+    record = json.loads((ROOT / "benchmarks" / "results" / "growth.json").read_text())
+    record["rows"][0]["evaluation_us_per_atom"] = 4711.0
+    (tmp_path / "growth.json").write_text(json.dumps(record))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert "| 4711 |" in tables.page()
+    assert "Properties of crystals" not in tables.page()  # no file, no section
+
+
+def test_there_is_a_table_for_each_section_with_results(tables):
+    text = tables.page()
+    for name, section in tables.SECTIONS.items():
+        path = tables.RESULTS / f"{name}.json"
+        if path.is_file():
+            assert section(json.loads(path.read_text())) in text
+
+
+def test_small_and_large_numbers_stay_readable(tables):
+    assert tables.table(("a",), [(1.23456,), (1.5e-9,), (None,), (0.0,)]) == (
+        "| a |\n|---|\n| 1.235 |\n| 1.5·10^-9 |\n|  |\n| 0 |\n"
+    )
