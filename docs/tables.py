@@ -112,7 +112,43 @@ def growth(record: dict[str, Any]) -> str:
     return "\n".join(["## Growth with size\n", "`benchmarks/bench_growth.py`.\n", table(head, rows), machine(record)])
 
 
-SECTIONS = {"properties": properties, "inference": inference, "growth": growth}
+def precision(record: dict[str, Any]) -> str:
+    """Errors of each precision against the float64 network."""
+    head = ("network", "precision", "energy, largest (meV/atom)", "forces, rms (meV/Å)", "forces, largest (meV/Å)")
+    rows = (
+        (name, e["precision"], e["energy_max_meV_per_atom"], e["force_rms_meV_A"], e["force_max_meV_A"])
+        for name, errors in record["errors"].items()
+        for e in errors
+    )
+    return "\n".join(
+        [
+            "## Precision\n",
+            "Against the same network in float64 without compilation (`benchmarks/bench_precision.py`).\n",
+            table(head, rows),
+            machine(record),
+        ]
+    )
+
+
+def active_cost(record: dict[str, Any]) -> str:
+    """Forces with and without their uncertainty."""
+    head = tuple(record["rows"][0])
+    return "\n".join(
+        [
+            "## Cost of the uncertainty\n",
+            "Forces alone, and forces with their uncertainty (`benchmarks/bench_active.py`).\n",
+            table(head, (tuple(row.values()) for row in record["rows"])),
+        ]
+    )
+
+
+SECTIONS = {
+    "properties": properties,
+    "inference": inference,
+    "precision": precision,
+    "growth": growth,
+    "active_cost": active_cost,
+}
 
 
 def page() -> str:
