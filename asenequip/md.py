@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, CalculationFailed, InputError
 
+from asenequip.coverage import CoverageGuard, CoverageWarning, coverage_record
 from asenequip.errors import parameter_error
 from asenequip.integrators import COLUMNS, PARTS, Settings, draw_velocities, make_integrator, measure
 from asenequip.interrupt import Interrupted, StopRequest, stop_on_signal
@@ -37,7 +39,7 @@ class Unstable(CalculationFailed):
 
 @dataclass(frozen=True)
 class Guards:
-    """Limits whose crossing stops a run; checked at every step.
+    """Limits whose crossing stops a run; checked at every step but for the last.
 
     Attributes
     ----------
@@ -45,10 +47,18 @@ class Guards:
         Largest force on any atom, eV/Angstrom.
     max_temperature : float, optional
         Kelvin; ten times the run's temperature, and at least 10,000 K, if None.
+    coverage : {"warn", "stop", "off"}
+        What to do where atoms come nearer to each other, or crowd more, than in the training frames; looked at with
+        each table row, where the potential tells what its training covered. A kind of breach is told once.
     """
 
     max_force: float = 200.0
     max_temperature: float | None = None
+    coverage: str = "warn"
+
+    def __post_init__(self) -> None:
+        if self.coverage not in ("warn", "stop", "off"):
+            raise parameter_error("coverage", "Guards", 'one of "warn", "stop", "off"', self.coverage)
 
 
 def run_md(
@@ -219,6 +229,8 @@ class _Run:
         self.observe: Callable[[Atoms, int], None] | None = None
         limit = guards.max_temperature or max(1e4, 10 * settings.temperature)
         self.guards = dataclasses.replace(guards, max_temperature=limit)
+        known = guards.coverage != "off" and coverage_record(atoms.calc) is not None
+        self.coverage = CoverageGuard(atoms.calc) if known else None
         self.state_seconds = 0.0
         self.kept: int | None = None
         self._kept_at = 0.0
@@ -234,6 +246,7 @@ class _Run:
             self._guarded(self.atoms.get_forces)
             self._check()
             self._show()
+            self._check_coverage()
             self._report()
         else:
             self.kept = first
@@ -247,6 +260,7 @@ class _Run:
             self._check()
             self._show()
             if self.integrator.nsteps % self.settings.interval == 0:
+                self._check_coverage()
                 self._report()
         if self.kept != self.integrator.nsteps:
             self._keep()
@@ -279,6 +293,15 @@ class _Run:
         if self.guards.max_temperature is not None and not temperature <= self.guards.max_temperature:
             limit = self.guards.max_temperature
             raise Unstable(self._complaint(f"the temperature is {temperature:.0f} K, over the limit of {limit:.0f} K"))
+
+    def _check_coverage(self) -> None:
+        """Warn or stop where the atoms leave what the training frames covered."""
+        for sentence in [] if self.coverage is None else self.coverage.news(self.atoms):
+            if self.guards.coverage == "stop":
+                raise Unstable(self._complaint(sentence))
+            warnings.warn(
+                f"Step {self.integrator.nsteps}: {sentence}. The potential extrapolates.", CoverageWarning, stacklevel=2
+            )
 
     def _complaint(self, what: str) -> str:
         step = self.integrator.nsteps

@@ -144,8 +144,9 @@ def _validate(
 
 
 def _prepare(entry: Relaxation, cell: str, pressure: float, optimizer: str, keep_symmetry: bool) -> None:
-    from ase.filters import FrechetCellFilter
     from ase.optimize import BFGS, FIRE, LBFGS
+
+    from asenequip.cellfilter import CellFilter
 
     atoms = entry.atoms
     if cell != "fixed" and atoms.cell.rank < 3:
@@ -155,7 +156,7 @@ def _prepare(entry: Relaxation, cell: str, pressure: float, optimizer: str, keep
         _fix_symmetry(atoms)
     entry._target = atoms
     if cell != "fixed":
-        entry._target = FrechetCellFilter(
+        entry._target = CellFilter(
             atoms,
             hydrostatic_strain=cell == "isotropic",
             constant_volume=cell == "shape",
@@ -203,7 +204,8 @@ def _relax_batch(
 
 def _step(optimizer: Optimizer) -> None:
     with warnings.catch_warnings():
-        # SciPy's estimate of the error of the matrix logarithm, 1e-13 near the unit matrix, where the filter uses it
+        # SciPy's estimate of the error of the matrix logarithm, 1e-13 near the unit matrix, where a constraint of the
+        # cell makes the filter take it
         warnings.filterwarnings("ignore", "logm result may be inaccurate", RuntimeWarning)
         optimizer.step()
         optimizer.nsteps += 1

@@ -9,11 +9,16 @@ from ase import Atoms
 from ase.build import bulk
 from small_systems import small_atoms, small_model
 
+from asenequip import AllegroCalculator
+from asenequip.artifact import load_artifact
+from asenequip.compiling import CompilationError
 from asenequip.graph import atom_types, graph_of
 from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import evaluate_derivatives
 from asenequip.model.spec import PairSpec
 from asenequip.resident import Arrays, ResidentEngine, vanishes_beyond_the_cutoff
+from asenequip.residentcheck import check_resident
+from asenequip.testing import check_calculator
 from asenequip.testing.systems import systems
 
 ROUNDING = 1e-11
@@ -84,6 +89,33 @@ def test_only_what_vanishes_beyond_the_cutoff_is_padded():
     engine = ResidentEngine(kept, 1.0)
     assert_same(run(engine, small_atoms()), reference(kept, small_atoms()))
     assert engine.captures == 0
+
+
+def test_the_kit_through_the_device_path(small_artifact):
+    calc = AllegroCalculator(small_artifact, device="cpu", dtype="float64")
+    calc.evaluator.resident = ResidentEngine(calc.evaluator.model, 1.0)
+    skipped = ("works_in_a_new_process", "works_with_joblib", "pickle_comes_back", "deepcopy_is_independent")
+    check_calculator(calc, ("Cu", "O"), cutoff=3.4, skip=skipped)
+    assert calc.evaluator.resident.builds > 100
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-10), ("float32", 1e-4)])
+def test_the_check_measures_the_path_and_passes_it(small_artifact, dtype, limit):
+    report = check_resident(load_artifact(small_artifact), dtype, torch.device("cpu"))
+    assert report.force_error < limit * (1 + report.largest_force)
+    assert report.difference_error < 1e-6
+
+
+def test_the_check_refuses_wrong_numbers(small_artifact, monkeypatch):
+    right = ResidentEngine.run
+
+    def wrong(self, *arguments):
+        energies, forces, virials = right(self, *arguments)
+        return energies, forces + 1e-3, virials
+
+    monkeypatch.setattr(ResidentEngine, "run", wrong)
+    with pytest.raises(CompilationError, match="its force_error is over"):
+        check_resident(load_artifact(small_artifact), "float64", torch.device("cpu"))
 
 
 @pytest.mark.gpu

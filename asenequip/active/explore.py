@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, CalculationFailed
 
 from asenequip.active.settings import Dynamics, Explore, Random, Rattle, Surfaces
-from asenequip.md import run_md
+from asenequip.md import Guards, run_md
 from asenequip.uncertainty.guard import Guard, GuardStop
 
 
@@ -111,6 +111,7 @@ def dynamics(
                 timestep=settings.timestep,
                 seed=_mix(seed, k) % 2**31,
                 interval=settings.steps,
+                guards=Guards(coverage="off"),  # to leave what was covered is the purpose
                 observe=observe,
                 **options,  # type: ignore[arg-type]
             )

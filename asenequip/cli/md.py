@@ -47,6 +47,9 @@ def md(
         Path | None, typer.Option("--log", help="Table of numbers; beside the output by default.", show_default=False)
     ] = None,
     index: Annotated[str, typer.Option("--index", help="Which structure of the file.")] = "-1",
+    coverage: Annotated[
+        str, typer.Option("--coverage", help="Beyond the training's distances: warn, stop or off.")
+    ] = "warn",
     resume: Annotated[
         Path | None,
         typer.Option("--resume", help="Go on from the .restart file of a run, exactly.", show_default=False),
@@ -61,9 +64,10 @@ def md(
     --resume goes on exactly as if the run had not stopped. With --resume all settings come from the state; --steps may
     be given to make the run longer.
     """
-    from asenequip.md import read_settings
+    from asenequip.md import Guards, read_settings
 
     settings: dict[str, Any]
+    guards = Guards(coverage=coverage)
     if resume is not None:
         if structure is not None or output is not None:
             raise ValueError(
@@ -72,7 +76,7 @@ def md(
         _, known = read_settings(resume)
         made = known["calculator"]
         calculator = open_calculator(model or _model_of(made, resume), made.get("device", device), made["dtype"])
-        settings = {"restart": resume, "steps": steps or known["steps"]}
+        settings = {"restart": resume, "steps": steps or known["steps"], "guards": guards}
         _run(None, calculator, settings, resume, already=known["step"])
         return
     if structure is None or output is None or steps is None:
@@ -93,6 +97,7 @@ def md(
         "trajectory": output,
         "log": output.with_suffix(".csv") if log is None else log,
         "state": output.with_suffix(".restart"),
+        "guards": guards,
     }
     _run(atoms, open_calculator(model, device, dtype), settings, settings["state"], already=0)
 

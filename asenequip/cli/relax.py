@@ -46,13 +46,14 @@ def relax(
         bool, typer.Option("--keep-symmetry", help="Keep the space group (needs spglib).")
     ] = False,
     device: Device = "auto",
-    dtype: Dtype = "float64",
+    dtype: Dtype = "float32",
     debug: Debug = False,
 ) -> None:
     """Relax structures, all at once and in order; constraints in the file hold.
 
     Each structure of the output says in info whether it has converged (relax_converged), after how many steps
-    (relax_steps), and its largest force (relax_max_force). One that cannot be evaluated is named and left out.
+    (relax_steps), and its largest force (relax_max_force). One that cannot be evaluated is named and left out. For an
+    fmax below 0.001 take --dtype float64.
     """
     from asenequip.relax import relax as run
 

@@ -16,6 +16,7 @@ import torch
 from ase import Atoms
 
 from asenequip.artifact import Potential, load_artifact, save_artifact
+from asenequip.coverage import Coverage
 from asenequip.model.allegro import Allegro
 from asenequip.train.config import Config, ConfigError, make_spec, parse_config
 from asenequip.train.data import SPLITS, Frame, Sample, collate, load_data, make_samples, species_of
@@ -297,6 +298,7 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
         "frames": {name: len(samples[name]) for name in SPLITS},
         "data": [dataset.path for dataset in config.data.train] or ["frames given in memory"],
         "force_rms": prepared.statistics.force_rms,
+        "coverage": Coverage.of((sample.graph for sample in samples["train"]), prepared.species).to_record(),
         "best_epoch": best_epoch,
         "steps": trainer.progress.step,
         "seconds": trainer.progress.seconds,

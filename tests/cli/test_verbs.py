@@ -128,6 +128,8 @@ def test_cluster_labels_are_the_library_s(small_artifact, tmp_path):
     [
         (("info", "none.asnq"), "There is no potential at 'none.asnq'"),
         (("info", "{frames}"), "is not an intact potential"),
+        (("compile", "{model}", "--device", "abacus"), "The 'device' parameter"),
+        (("compile", "{model}", "--dtype", "tf32"), "The '--dtype' parameter of compile must be one of float32"),
         (("evaluate", "none.xyz", "-m", "{model}", "-o", "{new}"), "There is no file 'none.xyz'"),
         (("evaluate", "{frames}", "-m", "{model}", "-o", "{frames}"), "exists and is not overwritten"),
         (("evaluate", "{frames}", "-m", "{model}", "-o", "out.nope"), "ASE knows no format by the name 'out.nope'"),

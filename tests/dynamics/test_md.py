@@ -16,6 +16,7 @@ from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 from ase.io import read
 from ase.md.langevin import Langevin
+from ase.md.nose_hoover_chain import MTKNPT, IsotropicMTKNPT
 from ase.md.verlet import VelocityVerlet
 from ase.neighborlist import neighbor_list
 from ase.stress import full_3x3_to_voigt_6_stress
@@ -145,6 +146,19 @@ def test_langevin_is_ases_langevin():
     rng = np.random.default_rng(7)
     Langevin(start, 1.0 * units.fs, temperature_K=500, friction=0.02 / units.fs, fixcm=False, rng=rng).run(15)
     assert np.array_equal(phase_space(final), phase_space(start))
+
+
+@pytest.mark.parametrize(("cell", "kind"), [("isotropic", IsotropicMTKNPT), ("full", MTKNPT)])
+def test_npt_is_ases_martyna_tobias_klein(cell, kind):
+    start = copper()
+    draw_velocities(start, 500.0, np.random.default_rng(0))
+    settings = {"ensemble": "npt", "cell": cell, "temperature": 500.0, "pressure": 1.5, "timestep": 2.0}
+    final = run_md(start, EMT(), steps=15, damping=60.0, pressure_damping=600.0, **settings)
+    start.calc = EMT()
+    times = {"tdamp": 60.0 * units.fs, "pdamp": 600.0 * units.fs}
+    kind(start, 2.0 * units.fs, temperature_K=500.0, pressure_au=1.5 * units.GPa, **times).run(15)
+    assert np.array_equal(phase_space(final), phase_space(start))
+    assert not np.array_equal(final.cell.array, copper().cell.array)
 
 
 def test_velocities_have_the_temperature_and_no_drift():
