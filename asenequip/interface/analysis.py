@@ -49,6 +49,8 @@ class Choices:
         What the drift is taken from; see `asenequip.interface.snapshots.stream`.
     bins : int
         Of the profiles.
+    smooth : float
+        See `asenequip.interface.profiles.find_fronts`, Angstrom.
     lags : int, optional
         Longest time difference of diffusion in frames; a 24th of the trajectory unless given.
     layer : float
@@ -74,6 +76,7 @@ class Choices:
     carriers: Mapping[str, float] = field(default_factory=lambda: {"Li": 1.0})
     reference: str | Sequence[str] = "all"
     bins: int = 100
+    smooth: float = 1.5
     lags: int | None = None
     layer: float = 5.0
     structure_every: int = 10
@@ -306,7 +309,7 @@ class _Work:
             if not present or not profile.series[:, [profile.names.index(n) for n in present]].any():
                 missing.append(f"No front of the {side}: no atoms in its classes.")
                 continue
-            fronts[side] = find_fronts(profile, present)
+            fronts[side] = find_fronts(profile, present, smooth=self.choices.smooth)
         if len(fronts) < 2:
             return fronts, None
         return fronts, interphase_thickness(fronts["electrode"], fronts["electrolyte"])
@@ -319,7 +322,10 @@ class _Work:
         if len(times) < 8:
             missing.append("No law of growth: fewer than eight stretches of time.")
             return {}
-        return {side: fit_growth(times, thickness[start:, k]) for k, side in enumerate(("below", "above"))}
+        sides = {"below": thickness[start:, 0], "above": thickness[start:, 1]}
+        still = [side for side, series in sides.items() if np.ptp(series) < 1e-6]
+        missing += [f"No law of growth {side} the electrolyte: the thickness did not change." for side in still]
+        return {side: fit_growth(times, series) for side, series in sides.items() if side not in still}
 
 
 def name_elements(formula: str) -> list[str]:

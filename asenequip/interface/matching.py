@@ -18,6 +18,12 @@ _TURNS = np.array(
 """Changes of basis that keep the handedness and join what reduction may name differently, (20, 2, 2)."""
 
 
+_PAIRS = 50_000
+"""Pairs of supercells compared at once."""
+_PERFECT = 1e-6
+"""Misfit below which no larger cell is looked at."""
+
+
 @dataclass(frozen=True)
 class Match:
     """A common supercell of the lattices of a first and a second surface.
@@ -84,14 +90,19 @@ def find_matches(
             max_area,
         )
     areas = np.abs(np.linalg.det(one @ first)), np.abs(np.linalg.det(two @ second))
-    ratio = np.abs(np.log(areas[1][None] / areas[0][:, None]))
-    i, j = np.nonzero(ratio < 2 * max_misfit)
-    misfit, turn = _least_misfit(one[i] @ first, two[j] @ second)
-    order = np.lexsort((misfit, np.round(areas[0][i], 6)))
+    i, j = np.nonzero(np.abs(np.log(areas[1][None] / areas[0][:, None])) < 2 * max_misfit)
+    order = np.argsort(areas[0][i], kind="stable")
     found: list[Match] = []
-    for k in order:
-        if misfit[k] < min(max_misfit, *(match.misfit - 1e-9 for match in found), np.inf):
-            found.append(_join(first, second, one[i[k]], _TURNS[turn[k]] @ two[j[k]], float(misfit[k]), share))
+    for begin in range(0, len(order), _PAIRS):
+        part = order[begin : begin + _PAIRS]
+        misfit, turn = _least_misfit(one[i[part]] @ first, two[j[part]] @ second)
+        for k in np.lexsort((misfit, np.round(areas[0][i[part]], 6))):
+            best = found[-1].misfit - 1e-9 if found else max_misfit
+            if misfit[k] <= best:
+                turned = _TURNS[turn[k]] @ two[j[part[k]]]
+                found.append(_join(first, second, one[i[part[k]]], turned, float(misfit[k]), share))
+        if found and found[-1].misfit < _PERFECT:
+            break
     return found
 
 
@@ -101,7 +112,9 @@ def _supercells(lattice: np.ndarray, max_area: float) -> np.ndarray:
     forms = [
         ((a, b), (0, n // a)) for n in range(1, most + 1) for a in range(1, n + 1) if n % a == 0 for b in range(n // a)
     ]
-    return np.array([_reduced(np.array(form), lattice) for form in forms], dtype=np.int64).reshape(-1, 2, 2)
+    bases = np.array([_reduced(np.array(form), lattice) for form in forms], dtype=np.int64).reshape(-1, 2, 2)
+    shapes = np.round((bases @ lattice) @ (bases @ lattice).transpose(0, 2, 1), 6).reshape(-1, 4)
+    return bases[np.sort(np.unique(shapes, axis=0, return_index=True)[1])]  # one of each shape: twists are free
 
 
 def _reduced(form: np.ndarray, lattice: np.ndarray) -> np.ndarray:
@@ -121,12 +134,14 @@ def _reduced(form: np.ndarray, lattice: np.ndarray) -> np.ndarray:
 
 def _least_misfit(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Misfit of pairs of cells, (n, 2, 2) each, over the changes of basis; and which of these it was."""
-    gram = np.linalg.inv(one @ one.transpose(0, 2, 1))
-    turned = np.einsum("tab,nbc->ntac", _TURNS, two)
-    squares = np.linalg.eigvals(gram[:, None] @ (turned @ turned.transpose(0, 1, 3, 2))).real
-    misfit = np.abs(0.5 * np.log(np.maximum(squares, 1e-12))).max(axis=-1)
-    turn = misfit.argmin(axis=1)
-    return misfit[np.arange(len(misfit)), turn], turn
+    metric = np.linalg.inv(one @ one.transpose(0, 2, 1))
+    other = two @ two.transpose(0, 2, 1)
+    trace = np.einsum("nij,tia,nab,tjb->nt", metric, _TURNS, other, _TURNS, optimize=True)
+    turn = trace.argmin(axis=1)  # the product of the two stretches is the same for all
+    half, product = trace.min(axis=1) / 2, np.linalg.det(other) * np.linalg.det(metric)
+    root = np.sqrt(np.maximum(half**2 - product, 0.0))
+    squares = np.stack([half - root, half + root])
+    return np.abs(0.5 * np.log(np.maximum(squares, 1e-12))).max(axis=0), turn
 
 
 def _join(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import least_squares
 
 from asenequip.errors import parameter_error
@@ -146,7 +147,7 @@ class Fronts:
         return np.mod(self.upper - self.lower, self.length)
 
 
-def find_fronts(profile: ProfileResult, groups: Sequence[str], *, blocks: int = 8) -> Fronts:
+def find_fronts(profile: ProfileResult, groups: Sequence[str], *, blocks: int = 8, smooth: float = 0.0) -> Fronts:
     """Find the faces of the layer that some groups make.
 
     The density of the groups is fitted by a layer with two faces of the form of tanh on free levels inside and outside,
@@ -161,6 +162,9 @@ def find_fronts(profile: ProfileResult, groups: Sequence[str], *, blocks: int = 
         Names among the profile's, whose densities are added.
     blocks : int
         Blocks of time, at most as many as there are stretches.
+    smooth : float
+        Width of the normal distribution that planes of a crystal are smeared out with, Angstrom; half their distance
+        at least, or the fit finds planes. Widths of faces below about three times this are not resolved.
 
     Returns
     -------
@@ -178,6 +182,8 @@ def find_fronts(profile: ProfileResult, groups: Sequence[str], *, blocks: int = 
     if not series.any():
         raise parameter_error("groups", "find_fronts", "groups with atoms", list(groups))
     length, bins = profile.length, series.shape[1]
+    if smooth:
+        series = gaussian_filter1d(series, smooth * bins / length, axis=1, mode="wrap")
     middle = round(_middle(series.mean(axis=0), length) / length * bins) * length / bins  # between two bins
     z = np.mod(profile.heights - middle + length / 2, length) - length / 2
     whole = _fit_layer(z, series.mean(axis=0), length, None)
