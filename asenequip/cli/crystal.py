@@ -24,21 +24,22 @@ Supercell = Annotated[
     typer.Option("--supercell", help="Repeats, as 3 or 2,2,1; else 12 Angstrom or more.", show_default=False),
 ]
 
+_STEPS = 500
+"""Of the relaxation before anything else, at most."""
+
 
 def read_crystal(path: Path, calculator: BaseCalculator, relax_first: bool, fmax: float) -> Atoms:
     """The last structure of a file, relaxed with its space group kept where that is wanted."""
-    from asenequip.relax import relax
-
     atoms = read_frames(path, "-1:")[0]
     if not relax_first:
         return atoms
-    entry = relax(atoms, calculator, fmax=fmax, cell="full", keep_symmetry=True)[0]
-    if entry.error or not entry.converged:
-        why = entry.error or f"its largest force is {entry.max_force:.2g} eV/A after {entry.steps} steps"
-        raise ValueError(f"'{path}' could not be relaxed: {why}.\nRelax it by hand and give --no-relax.")
-    volume = entry.atoms.get_volume() / len(entry.atoms)
-    typer.echo(f"Relaxed in {entry.steps} steps: {volume:.4f} A^3 and {_energy(entry.atoms):.6f} eV per atom.")
-    return entry.atoms
+    from asenequip.properties.evaluation import relaxed
+
+    name = f"crystal of '{path}', structure"
+    atoms = relaxed([atoms], calculator, name, fmax=fmax, steps=_STEPS, cell="full", keep_symmetry=True)[0]
+    volume, energy = atoms.get_volume() / len(atoms), float(atoms.get_potential_energy()) / len(atoms)
+    typer.echo(f"Relaxed to {fmax:g} eV/A: {volume:.4f} A^3 and {energy:.6f} eV per atom.")
+    return atoms
 
 
 @contextmanager
@@ -71,7 +72,3 @@ def repeats(text: str | None) -> int | list[int] | None:
     if len(numbers) not in (1, 3) or min(numbers) < 1:
         raise ValueError(f"--supercell must be one or three positive integers, as 3 or 2,2,1. Got '{text}' instead.")
     return numbers if len(numbers) == 3 else numbers[0]
-
-
-def _energy(atoms: Atoms) -> float:
-    return float(atoms.get_potential_energy()) / len(atoms)

@@ -10,6 +10,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from asenequip.batches import evaluate_each
+from asenequip.interrupt import Interrupted, stop_on_signal
 from asenequip.relax import relax
 
 
@@ -58,7 +59,14 @@ def labelled(frames: Sequence[Atoms], calculator: BaseCalculator, what: str) -> 
 
 
 def relaxed(
-    frames: Sequence[Atoms], calculator: BaseCalculator, what: str, *, fmax: float, steps: int, cell: str = "fixed"
+    frames: Sequence[Atoms],
+    calculator: BaseCalculator,
+    what: str,
+    *,
+    fmax: float,
+    steps: int,
+    cell: str = "fixed",
+    keep_symmetry: bool = False,
 ) -> list[Atoms]:
     """The structures relaxed together; their calculators hold the results.
 
@@ -66,8 +74,13 @@ def relaxed(
     ------
     RuntimeError
         Naming the first structure that could not be evaluated or has not converged.
+    asenequip.interrupt.Interrupted
+        After Ctrl-C.
     """
-    done = relax(frames, calculator, fmax=fmax, steps=steps, cell=cell)
+    with stop_on_signal() as stop:
+        done = relax(frames, calculator, fmax=fmax, steps=steps, cell=cell, keep_symmetry=keep_symmetry, stop=stop)
+    if stop:
+        raise Interrupted("Stopped before all structures were relaxed; nothing is written.")
     for number, entry in enumerate(done):
         if entry.error:
             raise RuntimeError(f"The {what} {number} could not be relaxed: {entry.error}")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
 from ase import units
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 from ase.calculators.tersoff import Tersoff, TersoffParameters
-from pair_crystals import NEAREST, calculator, crystal, elastic_constants, pair
+from pair_crystals import CUTOFF, EPSILON, NEAREST, SIGMA, calculator, crystal, elastic_constants, pair
 
+from asenequip.interrupt import Interrupted
 from asenequip.properties import elastic_tensor, equation_of_state, fit_equation_of_state, is_stable, moduli
 from asenequip.properties.strains import invariant_tensors, needed_directions
 
@@ -184,6 +187,20 @@ def test_files(tmp_path):
     np.testing.assert_array_equal(rows[:, 1], state.energies)
     with pytest.raises(FileExistsError):
         found.write(tmp_path)
+
+
+def test_ctrl_c_ends_the_work_and_says_so():
+    class Impatient(LennardJones):
+        asked = False
+
+        def calculate(self, *arguments, **keywords):
+            super().calculate(*arguments, **keywords)
+            if not self.asked:
+                self.asked = True
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="Stopped before all structures were relaxed"):
+        equation_of_state(crystal(1.01), Impatient(epsilon=EPSILON, sigma=SIGMA, rc=CUTOFF), points=5)
 
 
 @pytest.mark.parametrize(
