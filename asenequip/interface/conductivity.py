@@ -110,7 +110,8 @@ def fit_arrhenius(temperatures: Sequence[float], diffusion: Sequence[Estimate]) 
     parameters = solve @ (np.log(values) / sigma)
     shares = solve**2  # variance that each point adds, in units of its own
     variance = shares.sum(axis=1)
-    freedom = variance**2 / (shares**2 / dof).sum(axis=1)
+    with np.errstate(divide="ignore"):  # errors known exactly have infinitely many
+        freedom = variance**2 / (shares**2 / dof).sum(axis=1)
     residual = np.log(values) / sigma - matrix @ parameters
     prefactor, energy = (
         Estimate(float(p), float(np.sqrt(v)), float(f)) for p, v, f in zip(parameters, variance, freedom, strict=True)

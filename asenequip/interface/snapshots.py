@@ -103,7 +103,7 @@ def stream(
     source = _read(frames, index)
     wrapped = unwrapped = weights = first = numbers = None
     for number, atoms in enumerate(source):
-        cell = atoms.cell.array
+        cell = atoms.cell.complete().array
         inverse = np.linalg.inv(cell)
         scaled = atoms.positions @ inverse
         scaled -= np.where(atoms.pbc, np.floor(scaled), 0.0)

@@ -199,7 +199,7 @@ def test_coordination_of_crystals():
     [("fcc", 12, (0.191, 0.575)), ("hcp", 12, (0.097, 0.485)), ("bcc", 14, (0.036, 0.511)), ("bcc", 8, (0.509, 0.629))],
 )
 def test_bond_order_of_perfect_crystals(kind, neighbours, expected):
-    # Steinhardt, Nelson and Ronchetti, Phys. Rev. B 28, 784 (1983), and Mickel et al., J. Chem. Phys. 138, 044501 (2013)
+    # P. J. Steinhardt et al., Phys. Rev. B 28, 784 (1983); W. Mickel et al., J. Chem. Phys. 138, 044501 (2013)
     atoms = bulk("Cu", kind, a=3.0, **({"c": 3.0 * np.sqrt(8 / 3)} if kind == "hcp" else {})).repeat(4)
     assert_allclose(bond_order(atoms, neighbours=neighbours), np.broadcast_to(expected, (len(atoms), 2)), atol=1e-3)
 
