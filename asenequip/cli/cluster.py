@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asenequip.cli.common import Debug, Device, Dtype, Index, open_calculator, table
+from asenequip.cli.common import Debug, Device, Dtype, Index, Progress, open_calculator, table
+from asenequip.interrupt import Interrupted, stop_on_signal
 
 if TYPE_CHECKING:
     from asenequip.cluster.report import ClusterReport
@@ -58,16 +59,42 @@ def cluster(
 
         descriptor = SOAP(cutoff=soap_cutoff)
     options: dict[str, Any] = {"z": z, "species": species, "window": window, "sample": sample, "random_state": seed}
-    report = cluster_file(
-        trajectory,
-        output,
-        descriptor=descriptor,
-        clusters=clusters,
-        index=index,
-        figures=figures,
-        **({} if clusters is not None else options),
-    )
+    with Progress("Frames", _passes(clusters) * _count(trajectory, index)) as progress, stop_on_signal() as stop:
+
+        def watch(done: int) -> None:
+            progress.show(done)
+            if stop:
+                raise Interrupted(_how_to_go_on(output))
+
+        report = cluster_file(
+            trajectory,
+            output,
+            descriptor=descriptor,
+            clusters=clusters,
+            index=index,
+            figures=figures,
+            watch=watch,
+            **({} if clusters is not None else options),
+        )
     typer.echo(_text(report))
+
+
+def _passes(clusters: Path | None) -> int:
+    """How often each frame is described: once to fit, once to label."""
+    return 1 if clusters is not None else 2
+
+
+def _count(trajectory: Path, index: str) -> int:
+    from ase.io import iread
+
+    return sum(1 for _ in iread(str(trajectory), index=index))
+
+
+def _how_to_go_on(output: Path) -> str:
+    fitted = output / "clusters.npz"
+    if not fitted.exists():
+        return "Stopped before the clusters were fitted; nothing was written."
+    return f"Stopped. The fitted clusters are in '{fitted}': apply them with --clusters and another --output."
 
 
 def _text(report: ClusterReport) -> str:

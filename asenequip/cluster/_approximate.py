@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from asenequip.cluster._exact import brute_differences, exact_order
+
 __all__ = ["approximate_search"]
 
 PROBES = 256
@@ -41,17 +43,15 @@ def approximate_search(
     ImportError
         If neither library is installed.
     """
-    from asenequip.cluster.neighbours import _brute_differences, _exact_order
-
     if period is not None:
         raise ValueError(
             "The 'method' parameter of nearest_neighbours must be exact for periodic coordinates. "
             "Got 'approximate' instead.\nLeave it at 'auto'."
         )
     found = _candidates(queries, points, min(len(points), k + k // 4 + 8), seed)
-    distances, indices = _exact_order(queries, points, found, k, None)
+    distances, indices = exact_order(queries, points, found, k, None)
     probes = np.random.default_rng(seed).choice(len(queries), min(PROBES, len(queries)), replace=False)
-    exact = _brute_differences(queries[probes], points, k, None)[0]
+    exact = brute_differences(queries[probes], points, k, None)[0]
     recall = float((distances[probes] <= exact[:, -1:] * (1 + 1e-12)).mean())
     return distances, indices, recall
 

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from asenequip.cluster._checks import check
 from asenequip.cluster.density_peaks import DensityPeaks
 from asenequip.cluster.descriptors import windowed
+from asenequip.cluster.distributed import described, labelled
 from asenequip.cluster.estimators import BMTI
 
 __all__ = ["EnvironmentClusters"]
@@ -102,13 +103,30 @@ class EnvironmentClusters(BaseEstimator):
     def _keys(self, atoms: Atoms) -> NDArray:
         return atoms.numbers if self.species == "separately" else np.full(len(atoms), ALL)
 
-    def fit(self, frames: Atoms | Iterable[Atoms], y: Any = None) -> EnvironmentClusters:
-        """Find the classes of the environments of `frames`, read once, one after another."""
-        self._validate()
+    def _described(self, frames: Atoms | Iterable[Atoms], client: Any) -> Iterator[tuple[int, Atoms, NDArray]]:
         frames = [frames] if isinstance(frames, Atoms) else frames
+        if client is None:
+            return windowed(frames, self.descriptor, self.window)
+        return described(frames, self.descriptor, self.window, client)
+
+    def fit(self, frames: Atoms | Iterable[Atoms], y: Any = None, *, client: Any = None) -> EnvironmentClusters:
+        """Find the classes of the environments of `frames`, read once, one after another.
+
+        Parameters
+        ----------
+        frames : ase.Atoms or iterable of ase.Atoms
+        y : ignored
+        client : dask.distributed.Client, optional
+            Whose workers describe the frames, with the numbers of one process.
+
+        Returns
+        -------
+        EnvironmentClusters
+        """
+        self._validate()
         generator = np.random.default_rng(self.random_state)
         kept: dict[int, _Reservoir] = {}
-        for index, atoms, rows in windowed(frames, self.descriptor, self.window):
+        for index, atoms, rows in self._described(frames, client):
             keys = self._keys(atoms)
             for key in np.unique(keys):
                 inside = np.flatnonzero(keys == key)
@@ -150,18 +168,34 @@ class EnvironmentClusters(BaseEstimator):
         mean, axes = self.projections_[key]
         return (rows - mean) @ axes.T if len(axes) else rows
 
-    def stream(self, frames: Atoms | Iterable[Atoms]) -> Iterator[Atoms]:
+    def stream(self, frames: Atoms | Iterable[Atoms], *, client: Any = None) -> Iterator[Atoms]:
         """Yield copies of `frames`, one after another, with the arrays that `transform` adds.
 
-        Only `window` frames are in memory at a time, so trajectories may be larger than memory.
+        Only `window` frames are in memory at a time, so trajectories may be larger than memory. With `client`, a
+        dask.distributed.Client, its workers describe and label them, a few chunks of 16 frames at a time.
         """
         check_is_fitted(self, "models_")
         self._validate()
-        frames = [frames] if isinstance(frames, Atoms) else frames
-        for index, atoms, rows in windowed(frames, self.descriptor, self.window):
-            yield self._label(atoms, rows, index)
+        if client is not None:
+            yield from labelled([frames] if isinstance(frames, Atoms) else frames, self, client)
+            return
+        for index, atoms, rows in self._described(frames, None):
+            yield self.label(atoms, rows, index)
 
-    def _label(self, atoms: Atoms, rows: NDArray, index: int) -> Atoms:
+    def label(self, atoms: Atoms, rows: NDArray, index: int = 0) -> Atoms:
+        """Give a copy of a frame with the arrays that `transform` adds, from its descriptor.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+        rows : ndarray of float64, shape (n_atoms, n_features)
+        index : int
+            Number of the frame, for the error sentence.
+
+        Returns
+        -------
+        ase.Atoms
+        """
         found = atoms.copy()
         found.calc = atoms.calc
         cluster = np.full(len(atoms), -1, np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from asenequip.cluster.density import (
 from asenequip.cluster.edges import edge_differences
 from asenequip.cluster.gradients import mean_shifts
 from asenequip.cluster.graph import neighbour_graph, thin_graph
-from asenequip.cluster.neighbours import Method, Neighbours, cross_neighbours, minimum_image, spatial_order
+from asenequip.cluster.neighbours import Method, Neighbours, NeighbourSearch, minimum_image, spatial_order
 from asenequip.cluster.sharpening import sharpening
 from asenequip.cluster.support import Support, distinct_points
 
@@ -71,6 +72,15 @@ class Landscape:
     def counts(self) -> NDArray | None:
         """Points each distinct one stands for, None where all are 1."""
         return None if self.support.is_distinct else self.support.counts
+
+    @cached_property
+    def search(self) -> NeighbourSearch:
+        """The points, prepared for the neighbours of new ones."""
+        return NeighbourSearch(self.support.points, period=self.period)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what a copy needs: not the prepared search."""
+        return {name: value for name, value in vars(self).items() if name != "search"}
 
     def hood(self) -> Neighbourhoods:
         """Give the neighbourhoods of a landscape that has them."""
@@ -248,7 +258,7 @@ def new_points(landscape: Landscape, queries: NDArray) -> tuple[Neighbours, NDAr
     hood = landscape.hood()
     lists = hood.neighbours
     width = min(int(hood.k_star.max()) + 2, len(landscape.support.points) - 1)
-    found, index = cross_neighbours(queries, landscape.support.points, width, period=landscape.period)
+    found, index = landscape.search.cross(queries, width)
     # a point of the fit is its own first neighbour: looked at as the others see it, it is not
     same = found[:, 0] <= np.maximum(landscape.resolution, 1e-12 * found[:, -1])
     rows, twin = np.flatnonzero(same), index[same, 0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def cluster_file(
     index: str = ":",
     figures: bool = True,
     radius: float = 5.0,
+    watch: Callable[[int], None] | None = None,
     **options: Any,
 ) -> ClusterReport:
     """Cluster the environments of a trajectory and write everything about them to a folder.
@@ -73,6 +74,9 @@ def cluster_file(
         Whether to draw projection, dendrogram, dimension against scale and population against time.
     radius : float
         Radius of the representatives' surroundings, Angstrom.
+    watch : callable, optional
+        `watch(done)` is called after each frame, with those described for the fit and those labelled counted
+        together. What it raises ends the work; fitted clusters and the frames labelled so far stay in the folder.
     **options
         Parameters of `EnvironmentClusters`, where it is fitted.
 
@@ -92,8 +96,15 @@ def cluster_file(
     if taken:
         raise FileExistsError(f"'{taken[0]}' exists and is not overwritten.\nGive another output folder.")
 
+    done = 0
+
     def frames() -> Iterator[Atoms]:
-        return iread(str(trajectory), index=index)
+        nonlocal done
+        for atoms in iread(str(trajectory), index=index):
+            yield atoms
+            done += 1
+            if watch is not None:
+                watch(done)
 
     if isinstance(clusters, EnvironmentClusters):
         model = clusters
@@ -111,6 +122,8 @@ def cluster_file(
         model = EnvironmentClusters(descriptor, **options).fit(frames())
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / name for name in NAMES]
+    if clusters is None:
+        model.save(files[3])
     tally = Tally(model.n_clusters_)
     for atoms in model.stream(frames()):
         tally.add(atoms)
@@ -118,8 +131,7 @@ def cluster_file(
     rows = tally.rows(representatives(model))
     _write_table(files[1], rows)
     if clusters is None:
-        _write_representatives(files[2], frames(), rows, radius)
-        model.save(files[3])
+        _write_representatives(files[2], iread(str(trajectory), index=index), rows, radius)
     else:
         files = files[:2]  # the representatives belong to another trajectory
     population = tally.population()
