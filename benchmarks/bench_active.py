@@ -23,13 +23,13 @@ from ase import Atoms, units
 from ase.build import bulk, fcc100, fcc111
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read
+from ase.io import read, write
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from asenequip import AllegroCalculator, __version__
 from asenequip.active import farthest_points, select
 from asenequip.active.selection import describe_frames
+from asenequip.integrators import draw_velocities
 from asenequip.train import fit
 from asenequip.uncertainty import add_uncertainty, calibration_error, rank_correlation
 from asenequip.uncertainty.calibration import draw_reliability, reliability
@@ -84,8 +84,8 @@ def alloy(rng: np.random.Generator, squeeze: float = 1.0) -> Atoms:
 def trajectory(atoms: Atoms, temperature: float, frames: int, rng: np.random.Generator) -> list[Atoms]:
     """Frames of EMT dynamics, 40 fs apart, after 100 fs."""
     atoms.calc = EMT()
-    MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature, rng=rng)
-    moves = Langevin(atoms, 4 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng)
+    draw_velocities(atoms, 2 * temperature, rng)
+    moves = Langevin(atoms, 4 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng, fixcm=False)
     moves.run(25)
     found = []
     for _ in range(frames):
@@ -120,6 +120,21 @@ def emt_frames(seed: int) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
         "300 K": many(8, 4, 300.0, 1.0),
     }
     return pool, tests
+
+
+def kept_frames(seed: int, folder: Path | None) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
+    """`emt_frames`, from a folder where an earlier call has kept them."""
+    if folder is None:
+        return emt_frames(seed)
+    path = folder / f"frames_{seed}.json"
+    if not path.exists():
+        pool, tests = emt_frames(seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, frames in {"pool": pool, **tests}.items():
+            write(folder / f"{seed} {name}.extxyz", frames)
+        path.write_text(json.dumps(list(tests)))
+    names = json.loads(path.read_text())
+    return read(folder / f"{seed} pool.extxyz", ":"), {n: read(folder / f"{seed} {n}.extxyz", ":") for n in names}
 
 
 def small(folder: Path, seed: int, frames: int, steps: int, **model: object) -> dict[str, object]:
@@ -161,24 +176,21 @@ def choose(strategy: str, pool: list[Atoms], taken: list[int], count: int, calcu
     return [rest[k] for k in found.indices]
 
 
-def learning_curve(
-    strategy: str, pool: list[Atoms], tests: dict[str, list[Atoms]], sizes: list[int], seed: int, steps: int, **model
-) -> list[dict[str, object]]:
-    """Errors of potentials trained on ever more frames; all strategies begin with the same frames."""
-    taken = np.random.default_rng([seed, 99]).permutation(len(pool))[: sizes[0]].tolist()
-    rows = []
+def lengthen(run: dict, pool: list[Atoms], tests: dict[str, list[Atoms]], options: argparse.Namespace) -> None:
+    """Choose further frames, train on all, and add a row of errors; all strategies begin with the same frames."""
+    seed, size = run["seed"], options.sizes[len(run["rows"])]
     with tempfile.TemporaryDirectory() as name:
-        for k, size in enumerate(sizes):
-            settings = small(Path(name) / str(k), seed, size, steps, **model)
-            began = time.process_time()
-            potential = fit([pool[j] for j in taken], settings)
-            calculator = AllegroCalculator(potential.path, device="cpu")
-            row = {"labels": size, **{test: force_rmse(calculator, frames) for test, frames in tests.items()}}
-            rows.append({**row, "seconds": round(time.process_time() - began, 1)})
-            print(strategy, seed, {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-            if k + 1 < len(sizes):
-                taken += choose(strategy, pool, taken, sizes[k + 1] - size, calculator, seed)
-    return rows
+        if not run["taken"]:
+            run["taken"] = np.random.default_rng([seed, 99]).permutation(len(pool))[:size].tolist()
+        began = time.process_time()
+        potential = fit([pool[k] for k in run["taken"]], small(Path(name), seed, size, options.steps))
+        calculator = AllegroCalculator(potential.path, device="cpu")
+        row = {"labels": size, **{test: force_rmse(calculator, frames) for test, frames in tests.items()}}
+        print(run["strategy"], seed, {k: round(v, 4) for k, v in row.items()}, flush=True)
+        run["rows"].append({**row, "seconds": round(time.process_time() - began, 1)})
+        if len(run["rows"]) < len(options.sizes):
+            more = options.sizes[len(run["rows"])] - size
+            run["taken"] += choose(run["strategy"], pool, run["taken"], more, calculator, seed)
 
 
 STRATEGIES = ("active", "random", "farthest point")
@@ -186,16 +198,30 @@ STRATEGIES = ("active", "random", "farthest point")
 
 def curves(options: argparse.Namespace) -> None:
     """Cu-Au-Ni."""
-    runs = earlier("curve", options)
     for seed in options.seeds:
-        pool, tests = emt_frames(seed)
-        for strategy in STRATEGIES:
-            if not any(run["strategy"] == strategy and run["seed"] == seed for run in runs):
-                rows = learning_curve(strategy, pool, tests, options.sizes, seed, options.steps)
-                runs.append({"strategy": strategy, "seed": seed, "rows": rows})
-                found = {"labels by": "ase.calculators.emt.EMT", "steps": options.steps, "runs": runs}
-                keep("curve", {**found, **summary(runs, list(tests))})
-    draw(runs, ["1200 K", "compressed by 6 % a side, 1200 K"], "curve")
+        pool, tests = kept_frames(seed, options.frames)
+        add_runs("curve", pool, tests, seed, options, {"labels by": "ase.calculators.emt.EMT"})
+    draw(earlier("curve", options), ["1200 K", "compressed by 6 % a side, 1200 K"], "curve")
+
+
+def add_runs(
+    name: str,
+    pool: list[Atoms],
+    tests: dict[str, list[Atoms]],
+    seed: int,
+    options: argparse.Namespace,
+    account: dict[str, object],
+) -> None:
+    """Learning curves of one seed that are not in the results yet, each written when it is there."""
+    for strategy in options.strategies:
+        mine = [run for run in earlier(name, options) if (run["strategy"], run["seed"]) == (strategy, seed)]
+        run = mine[0] if mine else {"strategy": strategy, "seed": seed, "taken": [], "rows": []}
+        while len(run["rows"]) < len(options.sizes):
+            lengthen(run, pool, tests, options)
+            others = [run for run in earlier(name, options) if (run["strategy"], run["seed"]) != (strategy, seed)]
+            runs = [*others, run]
+            found = {**account, "steps": options.steps, "sizes": options.sizes, "runs": runs}
+            keep(name, {**found, **summary(runs, list(tests), options.sizes)})
 
 
 def earlier(name: str, options: argparse.Namespace) -> list[dict]:
@@ -208,8 +234,9 @@ def earlier(name: str, options: argparse.Namespace) -> list[dict]:
     return found["runs"] if same else []
 
 
-def summary(runs: list[dict], tests: list[str]) -> dict[str, object]:
+def summary(runs: list[dict], tests: list[str], sizes: list[int]) -> dict[str, object]:
     """Means over seeds, and the labels that each strategy needs for the error that random reaches with all of its."""
+    runs = [run for run in runs if len(run["rows"]) == len(sizes)]
     table: dict[str, dict[str, list[float]]] = {}
     for test in tests:
         table[test] = {}
@@ -217,13 +244,12 @@ def summary(runs: list[dict], tests: list[str]) -> dict[str, object]:
             rows = [[row[test] for row in run["rows"]] for run in runs if run["strategy"] == strategy]
             if rows:
                 table[test][strategy] = np.exp(np.mean(np.log(rows), axis=0)).round(5).tolist()
-    sizes = [row["labels"] for row in runs[0]["rows"]]
     needed = {}
     for test, means in table.items():
         if "random" in means:
             level = means["random"][-1]
             needed[test] = {s: labels_for(level, sizes, values) for s, values in means.items()}
-    return {"sizes": sizes, "mean force rmse, eV/A": table, "labels for random's last error": needed}
+    return {"mean force rmse, eV/A": table, "labels for random's last error": needed}
 
 
 def labels_for(level: float, sizes: list[int], errors: list[float]) -> float | None:
@@ -241,10 +267,13 @@ def draw(runs: list[dict], tests: list[str], name: str) -> None:
     """Learning curves, one panel per test, every seed thin and the mean thick."""
     from matplotlib.figure import Figure
 
+    runs = [run for run in runs if len(run["rows"]) == max(len(other["rows"]) for other in runs)]
     figure = Figure(figsize=(4.6 * len(tests), 3.8), layout="constrained")
     for axes, test in zip(np.atleast_1d(figure.subplots(1, len(tests))), tests, strict=True):
         for k, strategy in enumerate(STRATEGIES):
             rows = [run["rows"] for run in runs if run["strategy"] == strategy]
+            if not rows:
+                continue
             sizes = [row["labels"] for row in rows[0]]
             values = np.array([[1e3 * row[test] for row in one] for one in rows])
             axes.loglog(sizes, values.T, color=f"C{k}", lw=0.6, alpha=0.6)
@@ -285,15 +314,9 @@ def pools(options: argparse.Namespace) -> None:
     }
     tests = {name: forces_only(frames[3::4][:12]) for name, frames in every.items()}
     pool = forces_only([atoms for frames in every.values() for k, atoms in enumerate(frames) if k % 4 != 3])
-    runs = earlier("pool", options)
     for seed in options.seeds:
-        for strategy in STRATEGIES:
-            if not any(run["strategy"] == strategy and run["seed"] == seed for run in runs):
-                rows = learning_curve(strategy, pool, tests, options.sizes, seed, options.steps)
-                runs.append({"strategy": strategy, "seed": seed, "rows": rows})
-                sets = {kind: len(frames) for kind, frames in every.items()}
-                keep("pool", {"pool": sets, "steps": options.steps, "runs": runs, **summary(runs, list(tests))})
-    draw(runs, list(tests), "pool")
+        add_runs("pool", pool, tests, seed, options, {"pool": {kind: len(frames) for kind, frames in every.items()}})
+    draw(earlier("pool", options), list(tests), "pool")
 
 
 # -- the last layer ---------------------------------------------------------------------------------------------------
@@ -428,6 +451,8 @@ def main() -> None:
     parser.add_argument("what", choices=("curve", "rigidity", "pool", "cost"))
     parser.add_argument("--data", type=Path, help="folder of the published sets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="those of earlier calls are kept")
+    parser.add_argument("--frames", type=Path, help="folder that keeps the frames labelled by EMT")
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--sizes", type=int, nargs="+", default=[15, 30, 60, 120])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--repeat", type=int, default=60)

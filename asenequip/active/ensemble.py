@@ -14,8 +14,10 @@ from torch import Tensor
 from asenequip.artifact import save_artifact
 from asenequip.errors import parameter_error
 from asenequip.kernels.ops import use_backend
+from asenequip.kernels.paths import layer_paths
 from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import assemble
+from asenequip.model.track import chain_table, scalar_paths
 from asenequip.train.config import Config, parse_config
 from asenequip.train.data import Batch, collate, load_data
 from asenequip.train.loop import pack
@@ -161,5 +163,8 @@ def member_gradients(
         sums, _ = loss.terms(residuals(assemble(graph, vectors, gradient, energies), batch), batch)
         return (factors * sums).sum()
 
+    for layer in layer_paths(base.spec.l_max, base.spec.num_layers, base.spec.parity):
+        chain_table(layer, base.device)  # constants are made before the transforms, which have no storage to give
+        chain_table(scalar_paths(layer), base.device)
     with use_backend("plain"):
         return torch.func.vmap(torch.func.grad(total))({name: value.detach() for name, value in stacked.items()})
