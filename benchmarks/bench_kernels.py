@@ -7,7 +7,8 @@ interpreter that has nequip-allegro, the tensor contraction of that package is t
 Forward + backward means: scalars of all layers, and the gradients that forces need (edge weights and harmonics).
 Training means: a loss of those gradients, and its gradients with respect to path weights, edge weights and harmonics.
 Times are the smallest of several repeats; with one thread they are processor time, which other programs on the machine
-disturb less than wall time does. Both are written to the file.
+disturb less than wall time does. Both are written to the file. The spherical harmonics, which no kernel computes, are
+timed beside them.
 """
 
 from __future__ import annotations
@@ -150,6 +151,19 @@ def training(x: Problem, forward: Callable[[], list[Tensor]]) -> None:
     torch.autograd.grad(sum(g.square().sum() for g in gradients), x.leaves)
 
 
+def harmonics(edges: int, l_max: int) -> Callable[[], None]:
+    """Spherical harmonics of unit vectors and their gradient, as the model takes them: what the track starts from."""
+    from asenequip.model.angular import spherical_harmonics
+
+    vectors = torch.randn(edges, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+
+    def step() -> None:
+        unit = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+        torch.autograd.grad(spherical_harmonics(unit, l_max).to(torch.float32).sum(), vectors)
+
+    return step
+
+
 def best(step: Callable[[], None], seconds: float, fewest: int = 3) -> dict[str, float]:
     """Shortest wall and processor time of one call, in milliseconds, over repeats filling ``seconds``."""
     step()
@@ -229,13 +243,14 @@ def table(arguments: argparse.Namespace) -> dict[str, object]:
     torch.set_num_threads(arguments.threads)
     clock = "processor_ms" if arguments.threads == 1 else "wall_ms"
     rows = []
-    sys.stdout.write(f"{'l_max':>5}{'U':>5} | {'forward + backward, ms (ratio to kernels)':<84} | training\n")
+    sys.stdout.write(f"{'l_max':>5}{'U':>5} | {'forward + backward, ms (ratio to kernels)':<104} | training\n")
     for l_max in arguments.l_max:
         for channels in arguments.channels:
             x = problem(l_max, channels)
             row: dict[str, object] = {"l_max": l_max, "channels": channels}
             for method in METHODS:
                 row[method] = timings(method, x, arguments.seconds)
+            row["harmonics"] = {"forces": best(harmonics(ATOMS * NEIGHBORS, l_max), arguments.seconds)}
             if arguments.peer:
                 row["nequip-allegro"] = peer(arguments.peer, x, arguments.seconds)
             rows.append(row)
@@ -268,13 +283,13 @@ def timings(method: str, x: Problem, seconds: float) -> dict[str, dict[str, floa
 def line(row: dict, clock: str) -> str:
     base = row["kernels"]["forces"][clock]
     parts = [f"kernels {base:.2f}"]
-    for method in ("plain", "e3nn", "nequip-allegro"):
+    for method in ("plain", "e3nn", "nequip-allegro", "harmonics"):
         if method in row:
             value = row[method]["forces"][clock]
             parts.append(f"{method} {value:.1f} ({value / base:.1f}x)")
     slow, fast = (row[method]["training"][clock] for method in ("plain", "kernels"))
     trained = f"kernels {fast:.2f}, plain {slow:.1f} ({slow / fast:.1f}x)"
-    return f"{row['l_max']:>5}{row['channels']:>5} | {', '.join(parts):<84} | {trained}"
+    return f"{row['l_max']:>5}{row['channels']:>5} | {', '.join(parts):<104} | {trained}"
 
 
 def main() -> None:

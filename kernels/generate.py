@@ -50,7 +50,7 @@ def cpu_source(polynomial: Polynomial, scalar: Scalar) -> str:
             f"#define ARGS {{{arguments}}}",
             prelude.CPU_WIDTH + prelude.shuffles(scalar.size) + prelude.CPU,
             _arguments(polynomial),
-            _body(polynomial),
+            _body(polynomial, scalar),
             prelude.CPU_TILES + main,
         ]
     )
@@ -82,11 +82,11 @@ def cuda_source(polynomial: Polynomial, scalar: Scalar) -> str:
             batch //= 2
         parts.append(f"#define SLOTS {slots}\n#define BATCH {batch}\n#define LONGEST {length}")
         parts.append(prelude.CUDA_REDUCE)
-    return "\n".join([*parts, _body(polynomial), main])
+    return "\n".join([*parts, _body(polynomial, scalar), main])
 
 
-def _body(polynomial: Polynomial) -> str:
-    return edge_body(polynomial) if isinstance(polynomial.form, EdgeForm) else chain_body(polynomial)
+def _body(polynomial: Polynomial, scalar: Scalar) -> str:
+    return edge_body(polynomial) if isinstance(polynomial.form, EdgeForm) else chain_body(polynomial, scalar.size)
 
 
 def _names(polynomial: Polynomial) -> list[str]:

@@ -3,6 +3,9 @@
 The nonzeros are taken block by block, a block being one irrep of the environment and one of the vector. With
 ``x_jm = sum G_j v_m`` and ``h_pi = sum W_p b_i`` every nonzero costs one multiply-add per sum it enters:
 ``t_pi += C x_jm`` serves the gradients of b and W, ``S_jm += C h_pi`` those of G and v.
+
+Sums live in registers. Where they are too many, the body goes over its atoms several times, each pass with some of the
+outputs, or with the paths of some blocks (every path lies in one block).
 """
 
 from __future__ import annotations
@@ -17,25 +20,91 @@ Key = tuple[tuple[int, ...], ...]
 Block = dict[tuple[int, int], list[tuple[int, int, float]]]
 """(j, m) -> the (p, i, C) of its nonzeros."""
 
+_REGISTER = 4
+"""Bytes; a thread of a GPU has 255 registers."""
+_MOST_SUMS = 75
+"""Registers of sums that one pass may keep: what was found to leave no spills worth the name."""
+_MOST_VALUES = 200
+"""Registers of sums and operands above which operands are loaded anew in each block."""
 
-def chain_body(polynomial: Polynomial) -> str:
-    """The body for one chunk of atoms and one tile of channels."""
-    return _Chain(polynomial).text()
+
+def chain_body(polynomial: Polynomial, size: int) -> str:
+    """The body for one chunk of atoms and one tile of channels, for a scalar of ``size`` bytes."""
+    if not isinstance(polynomial.form, ChainForm):
+        raise TypeError(f"The chain generator takes the chain form of polynomials. Got {polynomial.form} instead.")
+    whole = _Pass(polynomial, polynomial.form, size, range(len(polynomial.outputs)), _blocks(polynomial.form))
+    lines = ["TILE(tile) {", "  const I U = args.U;"]
+    for part in whole.split():
+        lines += part.lines()
+    return "\n".join([*lines, "}"])
 
 
-class _Chain:
-    def __init__(self, polynomial: Polynomial) -> None:
-        if not isinstance(polynomial.form, ChainForm):
-            raise TypeError(f"The chain generator takes the chain form of polynomials. Got {polynomial.form} instead.")
-        self.form = polynomial.form
-        self.sizes = self.form.sizes
+def _blocks(form: ChainForm) -> list[Block]:
+    layer, nonzeros = form.layer, form.layer.nonzeros
+    env, out = component_irrep(layer.irreps_env), component_irrep(layer.irreps_out)
+    blocks: dict[tuple[int, int], Block] = {}
+    columns = (nonzeros.i, nonzeros.j, nonzeros.m, nonzeros.p, nonzeros.value)
+    for i, j, m, p, value in zip(*(c.tolist() for c in columns), strict=True):
+        block = blocks.setdefault((int(env[j]), int(out[m])), {})
+        block.setdefault((j, m), []).append((p, i, value))
+    return [blocks[k] for k in sorted(blocks)]
+
+
+def _rows(block: Block) -> list[tuple[int, int]]:
+    return sorted({(p, i) for entries in block.values() for p, i, _ in entries})
+
+
+class _Pass:
+    """One loop over the atoms: some outputs (by number), from some blocks."""
+
+    def __init__(
+        self, polynomial: Polynomial, form: ChainForm, size: int, numbers: Iterable[int], blocks: list[Block]
+    ) -> None:
+        self.polynomial, self.form, self.size = polynomial, form, size
+        self.registers = size // _REGISTER
+        self.sizes = form.sizes
         self.kinds = polynomial.operands
-        self.outputs = polynomial.outputs
-        self.uses = [self._group(o.kind, o.terms) for o in polynomial.outputs]
+        self.blocks = blocks
+        self.outputs = {o: polynomial.outputs[o] for o in numbers}
+        self.paths = sorted({p for block in blocks for p, _ in _rows(block)})
+        self.uses = {o: self._group(output.kind, output.terms) for o, output in self.outputs.items()}
         self.products: dict[str, list[Key]] = {"x": [], "h": []}
-        for output, use in zip(self.outputs, self.uses, strict=True):
+        for o, output in self.outputs.items():
             known = self.products["x" if output.kind in (PATHS, OUT) else "h"]
-            known += [key for key in dict.fromkeys(use.values()) if key not in known]
+            known += [key for key in dict.fromkeys(self.uses[o].values()) if key not in known]
+
+    @property
+    def sums(self) -> int:
+        """Registers of the sums that live at the same time."""
+        kept = sum(len(self.paths) if o.kind == PATHS else self.sizes[o.kind] for o in self.outputs.values())
+        partial = max(len(_rows(block)) for block in self.blocks) * sum(map(len, self.products.values()))
+        return self.registers * (kept + partial)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether all operands and sums together are too many."""
+        return self.sums + self.registers * sum(self.sizes[kind] for kind in self.kinds) > _MOST_VALUES
+
+    def split(self) -> list[_Pass]:
+        """The pass itself, or as many as keep the sums of each below the limit, where that can be."""
+        halves = self._halves() if self.sums > _MOST_SUMS else []
+        return [part for half in halves for part in half.split()] or [self]
+
+    def _part(self, numbers: Iterable[int], blocks: list[Block]) -> _Pass:
+        return _Pass(self.polynomial, self.form, self.size, numbers, blocks)
+
+    def _halves(self) -> list[_Pass]:
+        """First the outputs that share no partial sums, then each output, then the blocks of a sum over paths."""
+        sharing = [[o for o, output in self.outputs.items() if output.kind in kinds] for kinds in _SHARING]
+        groups = [group for group in sharing if group]
+        if len(groups) == 1:
+            groups = [[o] for o in groups[0]]
+        if len(groups) > 1:
+            return [self._part(group, self.blocks) for group in groups]
+        middle = len(self.blocks) // 2
+        if self._outputs(PATHS) and middle:
+            return [self._part(groups[0], part) for part in (self.blocks[:middle], self.blocks[middle:])]
+        return []
 
     def _group(self, kind: int, terms: Iterable[tuple[int, ...]]) -> dict[int, Key]:
         """Terms of an output of one kind, gathered by the operand outside the partial product."""
@@ -50,17 +119,17 @@ class _Chain:
         return [a for a, k in enumerate(self.kinds) if k == kind]
 
     def _outputs(self, kind: int) -> list[int]:
-        return [o for o, output in enumerate(self.outputs) if output.kind == kind]
+        return [o for o, output in self.outputs.items() if output.kind == kind]
 
-    def text(self) -> str:
-        lines = ["TILE(tile) {", "  const I U = args.U;"]
+    def lines(self) -> list[str]:
+        lines = ["  {"]
         for o in self._outputs(PATHS):
-            lines.append("  V " + ", ".join(f"o{o}_{p} = ZERO" for p in range(self.sizes[PATHS])) + ";")
+            lines.append("  V " + ", ".join(f"o{o}_{p} = ZERO" for p in self.paths) + ";")
         lines.append("  for (I a = n; a < stop; ++a) {")
         for kind in (ENVIRONMENT, VECTOR, OUT):
             for o in self._outputs(kind):
                 lines.append("    V " + ", ".join(f"o{o}_{i} = ZERO" for i in range(self.sizes[kind])) + ";")
-        for block in self._blocks():
+        for block in self.blocks:
             lines += ["    {", *("      " + line for line in self._block(block)), "    }"]
         for kind in (ENVIRONMENT, VECTOR, OUT):
             for o in self._outputs(kind):
@@ -69,23 +138,13 @@ class _Chain:
         lines.append("  }")
         for o in self._outputs(PATHS):
             size = self.sizes[PATHS]
-            lines += [f"  STORE(args.out{o} + (chunk * {size} + {p}) * U + u, o{o}_{p});" for p in range(size)]
-        return "\n".join([*lines, "}"])
-
-    def _blocks(self) -> list[Block]:
-        layer, nonzeros = self.form.layer, self.form.layer.nonzeros
-        env, out = component_irrep(layer.irreps_env), component_irrep(layer.irreps_out)
-        blocks: dict[tuple[int, int], Block] = {}
-        columns = (nonzeros.i, nonzeros.j, nonzeros.m, nonzeros.p, nonzeros.value)
-        for i, j, m, p, value in zip(*(c.tolist() for c in columns), strict=True):
-            block = blocks.setdefault((int(env[j]), int(out[m])), {})
-            block.setdefault((j, m), []).append((p, i, value))
-        return [blocks[k] for k in sorted(blocks)]
+            lines += [f"  STORE(args.out{o} + (chunk * {size} + {p}) * U + u, o{o}_{p});" for p in self.paths]
+        return [*lines, "  }"]
 
     def _load(self, letter: str, kind: int, indices: Iterable[int]) -> list[str]:
         size = self.sizes[kind]
         chosen = sorted(set(indices))
-        where = "{} * U + u" if kind == PATHS else f"(a * {size} + {{}}) * U + u"
+        where = "{} * U + at" if kind == PATHS else f"(a * {size} + {{}}) * U + at"
         return [
             f"const V {letter}{a}_{k} = LOAD(args.in{a} + {where.format(k)});"
             for a in self._operands(kind)
@@ -93,8 +152,9 @@ class _Chain:
         ]
 
     def _block(self, block: Block) -> list[str]:
-        rows = sorted({(p, i) for entries in block.values() for p, i, _ in entries})
-        lines = self._load("W", PATHS, (p for p, _ in rows)) + self._load("b", OUT, (i for _, i in rows))
+        rows = _rows(block)
+        lines = ["const I at = AGAIN(u);" if self.crowded else "const I at = u;"]
+        lines += self._load("W", PATHS, (p for p, _ in rows)) + self._load("b", OUT, (i for _, i in rows))
         lines += self._load("G", ENVIRONMENT, (j for j, _ in block)) + self._load("v", VECTOR, (m for _, m in block))
         for k, key in enumerate(self.products["h"]):
             for p, i in rows:
@@ -129,3 +189,7 @@ class _Chain:
             for g, key in self.uses[o].items():
                 lines.append(f"o{o}_{m} = FUSED(G{g}_{j}, S{self.products['h'].index(key)}, o{o}_{m});")
         return lines
+
+
+_SHARING = ((PATHS, OUT), (ENVIRONMENT, VECTOR))
+"""Kinds of outputs that share partial sums: t, and S."""

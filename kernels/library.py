@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from asenequip.kernels import cuda, native
+from asenequip.kernels import cuda, internals, native
 from asenequip.kernels.evaluate import evaluate
 from asenequip.kernels.layout import layout
 from asenequip.kernels.polynomial import ATOM, HARMONICS, PATHS, differentiate, parse
@@ -51,30 +50,14 @@ def polynomial(operands: list[Tensor], ptr: Tensor | None, text: str) -> list[Te
     -------
     list of Tensor
     """
-    if not _only_autograd_sees(operands):
+    if not internals.only_autograd_sees(operands):
         return torch.ops.asenequip.polynomial.default(operands, ptr, text)
     return _differentiable(_cuda if operands[0].is_cuda else _cpu, operands, ptr, text)
 
 
-def _only_autograd_sees(operands: list[Tensor]) -> bool:
-    """Whether the operands are ordinary tensors, outside every trace, mode and transform.
-
-    Torch has no public question for its dispatch modes (fake tensors, make_fx) and transforms (vmap, jvp).
-    """
-    return not (
-        torch.compiler.is_compiling()
-        or is_in_torch_dispatch_mode()
-        or torch._C._are_functorch_transforms_active()
-        or torch.jit.is_tracing()
-    ) and all(type(t) in (Tensor, torch.nn.Parameter) and (t.is_cpu or t.is_cuda) for t in operands)
-
-
 def _below_autograd(operands: list[Tensor], ptr: Tensor | None, text: str) -> list[Tensor]:
-    """Dispatch past autograd: to the device's kernel, or to the tracer or mode that is in between.
-
-    An autograd kernel in Python has no public way to do this; ``torch.library.register_autograd`` uses the same guard.
-    """
-    with torch._C._AutoDispatchBelowAutograd():
+    """Dispatch on: to the device's kernel, or to the tracer or mode that is in between."""
+    with internals.below_autograd():
         return torch.ops.asenequip.polynomial.default(operands, ptr, text)
 
 

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from asenequip.kernels import cuda, library, native, plain
+from asenequip.kernels import cuda, internals, library, native, plain
 from asenequip.kernels.plain import ChainTable
 from asenequip.kernels.polynomial import EdgeForm, harmonics_pattern
 from asenequip.kernels.polynomial import edge_dot as edge_dot_polynomial
 from asenequip.kernels.polynomial import env_sum as env_sum_polynomial
 
 Backend = Literal["auto", "native", "plain"]
-Function = TypeVar("Function", bound=Callable[..., object])
 __all__ = ["Backend", "ChainTable", "chain", "edge_dot", "env_sum", "use_backend"]
 
 _backend: ContextVar[Backend] = ContextVar("asenequip_kernels_backend", default="auto")
@@ -121,14 +119,8 @@ def chain(path_weights: Tensor, environment: Tensor, vector: Tensor, table: Chai
     return library.polynomial([path_weights, environment, vector], None, table.text)[0]
 
 
-def _constant_in_traces(function: Function) -> Function:
-    """What torch.compiler.assume_constant_result does, without importing the tracer, which takes a second."""
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
-
-
 # Tracers take the results of these two as constants: they depend on no tensor's values.
-@_constant_in_traces
+@internals.constant_in_traces
 def _kernels(device: str, dtype: str) -> bool:
     """Whether the compiled path takes operands of this device and type."""
     backend = _backend.get()
@@ -144,7 +136,7 @@ def _kernels(device: str, dtype: str) -> bool:
     return found
 
 
-@_constant_in_traces
+@internals.constant_in_traces
 def _edge_text(name: str, pattern: tuple[int, ...], num_weights: int, narrow: bool) -> str:
     return _cached_edge_text(name, pattern, num_weights, narrow)
 
@@ -169,7 +161,7 @@ def _edge_form(
     narrow = weights.dtype == torch.bfloat16 and harmonics.dtype == torch.float32
     if not narrow and weights.dtype != harmonics.dtype:
         return None
-    traced = torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+    traced = internals.traced()
     if not traced and type(irrep) is Tensor and irrep.device.type == "cpu":
         return tuple(irrep.tolist()), int(weights.shape[1]), narrow
     pattern = harmonics_pattern(harmonics.shape[1], weights.shape[1])

@@ -156,6 +156,7 @@ template <int D, int K> static INLINE void sum_channels(const Lanes<K>* part, T*
 #endif
 #define REDUCE(D, slot, part, out) sum_channels<D, K>(part, (out) + z * D, fresh)
 #define EDGES
+#define AGAIN(u) u
 #define TILE(name) template <int K, bool FULL> static void name( \
   const Args& args, const I n, const I stop, const I chunk, const I u, const I count, const bool fresh)
 
@@ -247,6 +248,8 @@ __device__ __forceinline__ T load(const S* p, bool active) { return active ? wid
 __device__ __forceinline__ void store(S* p, T v, bool active) { if (active) *p = narrow(v); }
 #endif
 __device__ __forceinline__ T fused(T a, T b, T c) { return a * b + c; }
+// The same number, unknown to the compiler: what is loaded with it is not kept in registers since an earlier load.
+__device__ __forceinline__ I again(I u) { asm volatile("" : "+l"(u)); return u; }
 
 #define V T
 #define LOAD(p) load(p, active)
@@ -254,6 +257,7 @@ __device__ __forceinline__ T fused(T a, T b, T c) { return a * b + c; }
 #define ZERO T(0)
 #define FUSED(a, b, c) fused(a, b, c)
 #define EDGES _Pragma("unroll 2")
+#define AGAIN(u) again(u)
 #define TILE(name) __device__ __forceinline__ void name( \
   const Args& args, const I n, const I stop, const I chunk, const I u, const bool active, const bool fresh)
 """

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import subprocess
+import sys
 from pathlib import Path
 
 import kernel_cases as cases
@@ -83,6 +85,20 @@ def test_table_of_registers_lists_every_kernel(capsys):
     rows = capsys.readouterr().out.splitlines()[1:]
     assert len(rows) == len(nvrtc.model_kernels(1, 1, False, False))
     assert all(int(row.split()[-3]) > 0 for row in rows)
+
+
+@needs_nvrtc
+def test_list_of_resources_keeps_the_rows_of_other_runs(tmp_path):
+    target = tmp_path / "resources.json"
+    other = {"architecture": 80, "l_max": 0, "layers": 2, "parity": False, "registers": 7}
+    target.write_text(json.dumps({"rows": [other]}))
+    script = Path(__file__).parents[2] / "benchmarks" / "kernel_resources.py"
+    command = [sys.executable, str(script), "--architectures", "90", "--l-max", "0", "--output", str(target)]
+    subprocess.run(command, check=True, capture_output=True)
+    rows = json.loads(target.read_text())["rows"]
+    assert rows[0] == other
+    assert {row["architecture"] for row in rows[1:]} == {90}
+    assert all(0 < row["registers"] <= 255 for row in rows[1:])
 
 
 def test_kernels_use_no_atomics_and_64_bit_offsets():

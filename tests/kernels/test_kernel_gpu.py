@@ -65,7 +65,7 @@ def test_cupy_fits_torch():
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("channels", [1, 3, 16, 32, 48, 64, 100, 128, 300])
-@pytest.mark.parametrize("l_max", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("l_max", [0, 1, 2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_kernel_equals_plain_operations(l_max, channels, shared):
     for name, polynomial in nvrtc.model_kernels(l_max, 2, False, shared).items():
         operands, ptr = cases.random_operands(polynomial, channels, seed=1, counts=(0, 9, 1, 17, 0))

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from asenequip.kernels import native, ops
+from asenequip.kernels import generate_chain, native, ops
 from asenequip.kernels import polynomial as forms
+from asenequip.kernels.evaluate import evaluate
+from asenequip.kernels.generate import DOUBLE, cpu_source
 from asenequip.kernels.paths import layer_paths
 from asenequip.kernels.plain import ChainTable
 
@@ -73,6 +75,20 @@ def test_chain_equals_dense_einsum_to_second_derivatives(layer, channels, couple
     expected = cases.chain(layer, *inputs)
     error = cases.largest_error(cases.derivatives(found, inputs, 2), cases.derivatives(expected, inputs, 2))
     assert error < TOLERANCE
+
+
+@pytest.mark.parametrize("most_sums", [1, 12])
+def test_sums_split_over_passes_equal_plain_operations(most_sums, monkeypatch):
+    monkeypatch.setattr(generate_chain, "_MOST_SUMS", most_sums)
+    native.load.cache_clear()
+    polynomial = forms.orders(forms.chain(forms.ChainForm(layer_paths(1, 3, True)[1])), 2)[2]
+    operands, _ = cases.random_operands(polynomial, 20, seed=1, counts=(1,) * 5)
+    try:
+        found = torch.ops.asenequip.polynomial(operands, None, polynomial.text)
+    finally:
+        native.load.cache_clear()
+    assert cpu_source(polynomial, DOUBLE).count("for (I a = n") > 2
+    assert cases.largest_error(found, evaluate(polynomial, operands, None)) < TOLERANCE
 
 
 @pytest.mark.parametrize("channels", [5, 64])
