@@ -139,8 +139,10 @@ def block_average(series: np.ndarray, blocks: int | None = None) -> Estimate:
     """
     series = np.asarray(series, float)
     n = len(series)
-    if n < 2:
-        raise parameter_error("series", "block_average", "at least two values", n)
+    if n < 1:
+        raise parameter_error("series", "block_average", "at least one value", n)
+    if n == 1:
+        return from_blocks(series)  # without an error
     if blocks is None:
         length = _BLOCK * float(np.quantile(inefficiency(series), 0.9))
         blocks = int(np.clip(n // length, _FEWEST, _MOST))

@@ -64,7 +64,7 @@ def test_time_blocks_keep_the_mean_and_do_not_grow(count):
 
 
 @pytest.mark.parametrize(
-    ("call", "name"), [(lambda: block_average(np.zeros(1)), "series"), (lambda: TimeBlocks(3), "most")]
+    ("call", "name"), [(lambda: block_average(np.zeros(0)), "series"), (lambda: TimeBlocks(3), "most")]
 )
 def test_wrong_parameters_are_named(call, name):
     with pytest.raises(ValueError, match=f"The '{name}' parameter"):

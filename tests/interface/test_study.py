@@ -1,0 +1,229 @@
+"""From crystals to the page: stages that go on, one pass over a trajectory, tables, report, command line."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.io import read, write
+from ase.io.trajectory import Trajectory
+from numpy.testing import assert_allclose, assert_array_equal
+from typer.testing import CliRunner
+
+from asenequip.cli import app
+from asenequip.interface import (
+    Choices,
+    Side,
+    Stage,
+    analyse,
+    build_interface,
+    render,
+    run_stages,
+    summarise,
+    usual_stages,
+    write_tables,
+)
+from asenequip.interrupt import Interrupted
+
+
+@pytest.fixture(scope="module")
+def start() -> Atoms:
+    sides = (Side(crystal, thickness=14.0) for crystal in ("Cu", "Ni"))
+    return build_interface(*sides, max_area=60, repeat=(2, 2))
+
+
+@pytest.fixture(scope="module")
+def trajectory(start, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run_stages(start, EMT(), usual_stages(600, production=120, heat=20, anneal=0, interval=2), folder)
+    return folder / "production.traj"
+
+
+CHOICES = Choices(references=("Cu", "Ni"), carriers={"Cu": 1.0}, structure_every=20, layer=3.0)
+
+
+@pytest.fixture(scope="module")
+def summary(trajectory) -> dict:
+    return summarise(analyse(trajectory, choices=CHOICES), {"potential": "EMT"})
+
+
+@pytest.fixture(scope="module")
+def page(summary) -> str:
+    return render(summary)
+
+
+# -- stages -----------------------------------------------------------------------------------------------------------
+
+
+def test_stages_follow_one_another_and_are_not_run_again(start, tmp_path):
+    stages = [Stage("one", 4, 300.0, {"interval": 2}), Stage("two", 4, 600.0, {"interval": 2})]
+    last = run_stages(start, EMT(), stages, tmp_path)
+    frames = read(tmp_path / "two.traj", ":")
+    assert_allclose(frames[0].positions, read(tmp_path / "one.traj", "-1").positions)
+    assert_array_equal(frames[-1].get_tags(), start.get_tags())
+    again = run_stages(start, EMT(), stages, tmp_path)
+    assert_array_equal(again.positions, last.positions)
+    assert len(read(tmp_path / "two.traj", ":")) == len(frames)
+
+
+def test_a_stage_that_was_stopped_goes_on_exactly(start, tmp_path):
+    stages = [Stage("one", 12, 300.0, {"interval": 2})]
+    whole = run_stages(start, EMT(), stages, tmp_path / "whole")
+
+    def stop(name, row):
+        if row["step"] == 6:
+            raise Interrupted("stopped here")
+
+    with pytest.raises(Interrupted):
+        run_stages(start, EMT(), stages, tmp_path / "parts", watch=stop)
+    parts = run_stages(start, EMT(), stages, tmp_path / "parts")
+    assert_array_equal(whole.positions, parts.positions)
+
+
+# -- the pass ---------------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_found_in_one_pass(summary):
+    assert summary["provenance"]["frames"] == 61
+    assert {phase["group"]: phase["crystal"] for phase in summary["phases"]} == {"Cu": "Cu", "Ni": "Ni"}
+    assert summary["layers"]["names"] == [
+        f"Cu, {name}" for name in ("lower interface", "electrolyte", "upper interface", "electrode")
+    ]
+    assert summary["creep"]["atoms"]
+    assert set(summary["fronts"]) == {"electrode", "electrolyte"}
+    assert summary["provenance"]["built"]["electrode"].startswith("Cu")
+
+
+def test_limits_of_a_short_trajectory_are_told(summary):
+    text = "\n".join(summary["warnings"])
+    assert "ps long" in text
+    assert "atoms: both interfaces see each other" in text
+
+
+def test_the_format_of_the_file_does_not_matter(trajectory, tmp_path):
+    frames = read(trajectory, ":16")
+    write(tmp_path / "same.extxyz", frames)
+    one = analyse(frames, choices=CHOICES).species.density.value
+    two = analyse(tmp_path / "same.extxyz", choices=CHOICES).species.density.value
+    assert_allclose(one, two, atol=1e-6)
+
+
+def test_memory_does_not_grow_with_the_frames(start, tmp_path):
+    import tracemalloc
+
+    peaks, atoms = [], start.repeat((4, 4, 1))
+    for frames in (12, 48):
+        path = tmp_path / f"{frames}.traj"
+        with Trajectory(path, "w") as file:
+            for k in range(frames):
+                atoms.info["time_ps"] = float(k)
+                file.write(atoms)
+        tracemalloc.start()
+        analyse(path, choices=Choices(references=(), carriers={"Cu": 1.0}, lags=3, structure_every=12, bins=20))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.15 * peaks[0]
+
+
+def test_too_few_frames_are_refused(trajectory):
+    with pytest.raises(ValueError, match="The 'frames' parameter of analyse must be at least 8 frames"):
+        analyse(trajectory, index=":5")
+
+
+# -- tables and page --------------------------------------------------------------------------------------------------
+
+
+def test_tables_are_numbers_and_are_not_overwritten(summary, tmp_path):
+    paths = write_tables(summary, tmp_path)
+    assert json.loads((tmp_path / "analysis.json").read_text()) == json.loads(json.dumps(summary))
+    table = np.genfromtxt(tmp_path / "diffusion.csv", delimiter=",", skip_header=1, usecols=(1, 2, 3))
+    assert_allclose(table[:, 1], summary["diffusion"]["isotropic"]["value"])
+    assert {"profile_species.csv", "creep.csv", "radial.csv", "phases.csv"} <= {path.name for path in paths}
+    with pytest.raises(FileExistsError):
+        write_tables(summary, tmp_path)
+
+
+def test_the_page_is_whole_in_itself(page):
+    assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!data:)", page)
+    assert "<script" not in page
+    figures = re.findall(r'data:image/svg\+xml;base64,([^"]+)"', page)
+    assert len(figures) >= 7
+    assert all(b"</svg>" in base64.b64decode(figure) for figure in figures)
+
+
+def test_text_of_files_cannot_become_markup(summary):
+    assert "<b>" not in render({**summary, "warnings": []}, title="<b>x</b>").split("<body>")[1].split("</h1>")[0]
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Chromium by its own driver, everything it says and asks for recorded."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (
+        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
+        *("disable-background-networking", "disable-component-update"),
+        *(f"user-data-dir={tmp_path / 'profile'}", "window-size=1100,1500"),
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield session
+    session.quit()
+
+
+def test_a_browser_shows_all_figures_asks_for_nothing_and_has_no_complaint(browser, page, tmp_path):
+    path = tmp_path / "study.html"
+    path.write_text(page)
+    browser.get("about:blank")
+    browser.get_log("performance")  # what the browser did by itself
+    browser.get(path.as_uri())
+    count = "return Array.from(document.images).filter(i => i.complete && i.naturalWidth > 100).length"
+    assert browser.execute_script(count) == page.count("<img ") >= 7
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith(("data:", path.as_uri()))] == []
+    assert browser.find_element("tag name", "h1").text == "Interface study"
+
+
+# -- command line -----------------------------------------------------------------------------------------------------
+
+
+def run(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, ["interface", *(str(word) for word in words)])
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result.output
+
+
+def test_the_four_verbs_from_crystals_to_the_page(tmp_path):
+    with_sides = ("--electrode", "Cu", "--electrolyte", "Ni", "--max-area", 60)
+    run("build", "-o", tmp_path / "start.extxyz", *with_sides, "--repeat", "2,2")
+    model = files("asenequip.data") / "emt.asnq"
+    stages = ("--heat", 4, "--anneal", 0, "--interval", 1, "--device", "cpu")
+    run("run", tmp_path / "start.extxyz", "-o", tmp_path / "run", "-m", model, "-n", 12, *stages)
+    run("run", tmp_path / "start.extxyz", "-o", tmp_path / "run", "-m", model, "-n", 16, *stages)
+    frames = tmp_path / "run" / "production.traj"
+    assert len(read(frames, ":")) == 17
+    run("analyse", frames, "-o", tmp_path / "tables", "--references", "Cu,Ni", "--carriers", "Cu:1")
+    run("report", tmp_path / "tables", "-o", tmp_path / "page.html", "--title", "Cu | Ni")
+    assert "<h1>Cu | Ni</h1>" in (tmp_path / "page.html").read_text()
+
+
+def test_errors_are_one_sentence(tmp_path):
+    text = run("build", "-o", tmp_path / "x.xyz", "--electrolyte", "Unobtainium", code=2)
+    assert "must be one of" in text
+    assert "Traceback" not in text
+    assert "There is no file" in run("report", tmp_path, "-o", tmp_path / "p.html", code=2)
