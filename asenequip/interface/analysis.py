@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,7 +190,7 @@ def analyse(
 def count_frames(frames: str | os.PathLike[str] | Iterable[Atoms], index: str = ":") -> int:
     """How many frames a file or list has; a file of text is read through once for it."""
     if not isinstance(frames, (str, os.PathLike)):
-        if not hasattr(frames, "__len__"):
+        if not isinstance(frames, Sized):
             raise parameter_error(
                 "choices",
                 "analyse",
@@ -257,7 +257,8 @@ class _Work:
             if analysis is not None:
                 analysis.add(snapshot)
         if snapshot.index % self.choices.structure_every == 0:
-            for structure in (self.radial, self.order, self.phases, *self.bonds.values()):
+            structures: list[Any] = [self.radial, self.order, self.phases, *self.bonds.values()]
+            for structure in structures:
                 structure.add(snapshot)
 
     def _note(self, snapshot: Snapshot) -> None:
