@@ -73,9 +73,8 @@ def make_potential(folder: Path) -> Path:
             if (folder / name).exists():
                 call(*train, "resume", folder / name)
             else:
-                call(
-                    *train, HERE / "interface.yaml", "--set", f"data.train={frames}", "--set", f"output={folder / name}"
-                )
+                settings = ("--set", f"data.train={frames}", "--set", f"output={folder / name}")
+                call(*train, HERE / "interface.yaml", *settings)
         before = [("heat", database, potential)]
     return folder / "second" / "model.asnq"
 
@@ -141,15 +140,8 @@ def smoke(folder: Path) -> None:
     start = build_interface(Side("Cu", thickness=14.0), Side("Ni", thickness=14.0), max_area=60, repeat=(3, 3))
     choices = Choices(references=("Cu", "Ni"), carriers={"Cu": 1.0}, structure_every=5, layer=3.0)
     lengths = {"production": 400, "heat": 50, "anneal": 50, "interval": 4}
-    study(
-        folder / "cu_ni",
-        "Cu | Ni | Cu",
-        start,
-        Path(str(files("asenequip.data") / "emt.asnq")),
-        choices,
-        lengths,
-        600.0,
-    )
+    potential = Path(str(files("asenequip.data") / "emt.asnq"))
+    study(folder / "cu_ni", "Cu | Ni | Cu", start, potential, choices, lengths, TEMPERATURE)
 
 
 def main() -> None:
