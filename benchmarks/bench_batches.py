@@ -94,12 +94,15 @@ def evaluate(frames: list[Atoms], potential: Path, parts: int = 10) -> dict[str,
 
 def relaxation(frames: list[Atoms], cell: str, fmax: float = 0.05, steps: int = 200) -> dict[str, float]:
     """Relaxations per second, together and one by one with ASE's optimiser, the packaged potential of EMT."""
+    import warnings
+
     from ase.filters import FrechetCellFilter
 
     from asenequip.calculator import AllegroCalculator
     from asenequip.relax import relax
 
     calculator = AllegroCalculator(str(files("asenequip.data") / "emt.asnq"), device="cpu", dtype="float32")
+    warnings.filterwarnings("ignore", "logm result may be inaccurate", RuntimeWarning)
     relax(frames[:5], calculator, fmax=fmax, steps=2, cell=cell)
     start = time.perf_counter()
     done = relax(frames, calculator, fmax=fmax, steps=steps, cell=cell)
@@ -132,8 +135,11 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=10_000)
     parser.add_argument("--relaxations", type=int, default=500)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "batches.json")
+    parser.add_argument("--output", type=Path, help="results/batches.json, or batches_2_threads.json and so on")
     options = parser.parse_args()
+    if options.output is None:
+        name = "batches" if options.threads == 1 else f"batches_{options.threads}_threads"
+        options.output = Path(__file__).parent / "results" / f"{name}.json"
     pinned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(options.threads))
     if any(os.environ.get(name) != value for name, value in pinned.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **pinned})

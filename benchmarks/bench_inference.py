@@ -111,8 +111,11 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, nargs="+", default=[32, 256, 2048], help="of the copper shapes")
     parser.add_argument("--seconds", type=float, default=20.0, help="about how long each row takes")
     parser.add_argument("--prepare-only", action="store_true")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "inference.json")
+    parser.add_argument("--output", type=Path, help="results/inference.json, or inference_2_threads.json and so on")
     options = parser.parse_args()
+    if options.output is None:
+        name = "inference" if options.threads == 1 else f"inference_{options.threads}_threads"
+        options.output = Path(__file__).parent / "results" / f"{name}.json"
     pinned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(options.threads))
     if any(os.environ.get(name) != value for name, value in pinned.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **pinned})
