@@ -122,10 +122,8 @@ def emt_frames(seed: int) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
     return pool, tests
 
 
-def kept_frames(seed: int, folder: Path | None) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
+def kept_frames(seed: int, folder: Path) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
     """`emt_frames`, from a folder where an earlier call has kept them."""
-    if folder is None:
-        return emt_frames(seed)
     path = folder / f"frames_{seed}.json"
     if not path.exists():
         pool, tests = emt_frames(seed)
@@ -177,20 +175,21 @@ def choose(strategy: str, pool: list[Atoms], taken: list[int], count: int, calcu
 
 
 def lengthen(run: dict, pool: list[Atoms], tests: dict[str, list[Atoms]], options: argparse.Namespace) -> None:
-    """Choose further frames, train on all, and add a row of errors; all strategies begin with the same frames."""
+    """Train on all frames taken, from the last weights; add a row of errors; choose further frames."""
     seed, size = run["seed"], options.sizes[len(run["rows"])]
-    with tempfile.TemporaryDirectory() as name:
-        if not run["taken"]:
-            run["taken"] = np.random.default_rng([seed, 99]).permutation(len(pool))[:size].tolist()
-        began = time.process_time()
-        potential = fit([pool[k] for k in run["taken"]], small(Path(name), seed, size, options.steps))
-        calculator = AllegroCalculator(potential.path, device="cpu")
-        row = {"labels": size, **{test: force_rmse(calculator, frames) for test, frames in tests.items()}}
-        print(run["strategy"], seed, {k: round(v, 4) for k, v in row.items()}, flush=True)
-        run["rows"].append({**row, "seconds": round(time.process_time() - began, 1)})
-        if len(run["rows"]) < len(options.sizes):
-            more = options.sizes[len(run["rows"])] - size
-            run["taken"] += choose(run["strategy"], pool, run["taken"], more, calculator, seed)
+    if not run["taken"]:
+        run["taken"] = np.random.default_rng([seed, 99]).permutation(len(pool))[:size].tolist()
+    began = time.process_time()
+    folder = options.frames / f"{run['strategy']} {seed} {size} {options.steps}"
+    settings = {**small(folder, seed, size, options.steps), "start": run.get("model")}
+    calculator = AllegroCalculator(fit([pool[k] for k in run["taken"]], settings).path, device="cpu")
+    row = {"labels": size, **{test: force_rmse(calculator, frames) for test, frames in tests.items()}}
+    print(run["strategy"], seed, {k: round(v, 4) for k, v in row.items()}, flush=True)
+    run["rows"].append({**row, "seconds": round(time.process_time() - began, 1)})
+    run["model"] = calculator.parameters["model"]
+    if len(run["rows"]) < len(options.sizes):
+        more = options.sizes[len(run["rows"])] - size
+        run["taken"] += choose(run["strategy"], pool, run["taken"], more, calculator, seed)
 
 
 STRATEGIES = ("active", "random", "farthest point")
@@ -451,13 +450,14 @@ def main() -> None:
     parser.add_argument("what", choices=("curve", "rigidity", "pool", "cost"))
     parser.add_argument("--data", type=Path, help="folder of the published sets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="those of earlier calls are kept")
-    parser.add_argument("--frames", type=Path, help="folder that keeps the frames labelled by EMT")
+    parser.add_argument("--frames", type=Path, help="folder that keeps frames and potentials between calls")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--sizes", type=int, nargs="+", default=[15, 30, 60, 120])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--repeat", type=int, default=60)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    options.frames = options.frames or Path(tempfile.mkdtemp())
     {"curve": curves, "rigidity": rigidity, "pool": pools, "cost": cost}[options.what](options)
 
 

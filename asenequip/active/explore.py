@@ -9,6 +9,8 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, CalculationFailed
 
 from asenequip.active.settings import Dynamics, Explore, Random, Rattle, Surfaces
+from asenequip.calculator import AllegroCalculator
+from asenequip.errors import parameter_error
 from asenequip.md import Guards, run_md
 from asenequip.uncertainty.guard import Guard, GuardStop
 
@@ -53,8 +55,8 @@ def explore(
         ("surface", surfaces(starts, settings.surfaces, _mix(seed, 3))),
         ("random", random_structures(starts, settings.random, _mix(seed, 4))),
     )
-    for name, frames in makers:
-        for k, atoms in enumerate(frames):
+    for name, made in makers:
+        for k, atoms in enumerate(made):
             atoms.info["origin"] = f"{name} {k}"
             found.append(atoms)
     return found
@@ -87,6 +89,9 @@ def dynamics(
     if settings.bias > 0:
         from asenequip.uncertainty.bias import UncertaintyBias
 
+        if not isinstance(calculator, AllegroCalculator):
+            wanted = "an AllegroCalculator, for dynamics with a bias"
+            raise parameter_error("calculator", "explore", wanted, type(calculator).__name__, "Set bias: 0.")
         calculator = UncertaintyBias(calculator.evaluator, settings.bias)
     moving, frames = bare(start), []
     watcher = None if guard is None else Guard(guard, "stop")
@@ -98,7 +103,7 @@ def dynamics(
             if watcher is not None:
                 watcher(atoms, step)
 
-    pressures = settings.pressures or [None] * len(settings.temperatures)
+    pressures: Sequence[float | None] = settings.pressures or [None] * len(settings.temperatures)
     for k, (temperature, pressure) in enumerate(zip(settings.temperatures, pressures, strict=True)):
         name = f"{temperature:g} K" if pressure is None else f"{temperature:g} K {pressure:g} GPa"
         options = {"ensemble": "nvt"} if pressure is None else {"ensemble": "npt", "pressure": pressure}
@@ -147,13 +152,13 @@ def surfaces(starts: Sequence[Atoms], settings: Surfaces, seed: int) -> Iterator
     rng = np.random.default_rng(seed)
     crystals = [atoms for atoms in starts if atoms.cell.rank == 3 and atoms.pbc.all()]
     for k in range(settings.count if crystals else 0):
-        miller = (0, 0, 0)
-        while not any(miller):
-            miller = tuple(int(i) for i in rng.integers(-settings.max_miller, settings.max_miller + 1, 3))
+        miller = np.zeros(3, int)
+        while not miller.any():
+            miller = rng.integers(-settings.max_miller, settings.max_miller + 1, 3)
         crystal = bare(crystals[k % len(crystals)])
         crystal.set_scaled_positions(crystal.get_scaled_positions() + rng.uniform(size=3))  # another termination
         crystal.wrap()
-        slab = bare(surface(crystal, miller, settings.layers, vacuum=settings.vacuum, periodic=True))
+        slab = bare(surface(crystal, tuple(miller.tolist()), settings.layers, vacuum=settings.vacuum, periodic=True))
         slab.positions += settings.amplitude * rng.standard_normal(slab.positions.shape)
         yield slab
 

@@ -231,12 +231,12 @@ def _sentence(item: Any) -> str:
     """One line per wrong setting."""
     where = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = sorted({name for section in (Campaign, *_SECTIONS) for name in section.model_fields})
+        section: Any = Campaign
+        for part in item["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        known = sorted(section.model_fields)
         return f"The settings have no '{where}'.{did_you_mean(str(item['loc'][-1]), known)}"
     message = item["msg"].removeprefix("Value error, ")
     place = f"The setting '{where}' is wrong" if where else "The settings are wrong"
     got = "" if isinstance(item["input"], dict) else f" Got {item['input']!r} instead."
     return f"{place}: {message[0].lower()}{message[1:]}.{got}"
-
-
-_SECTIONS = (Start, Label, Explore, Dynamics, Rattle, Surfaces, Random, Select, Stop)
