@@ -56,7 +56,9 @@ def band_figure(bands: Bands, density: DensityOfStates, path: Path) -> None:
     for tick in ticks:
         left.axvline(tick, color="0.7", lw=0.5)
     left.set_xticks(ticks, labels)
-    left.set(ylabel="frequency (THz)", xlim=(ticks[0], ticks[-1]))
+    low, high = (float(extreme(np.concatenate(bands.frequencies))) for extreme in (np.min, np.max))
+    margin = 0.03 * (high - low)
+    left.set(ylabel="frequency (THz)", xlim=(ticks[0], ticks[-1]), ylim=(min(low, 0.0) - margin, high + margin))
     left.axhline(0.0, color="0.7", lw=0.5)
     right.plot(density.density, density.frequencies, color="C0", lw=1)
     right.set(xlabel="states (1/THz)", xlim=(0.0, None))

@@ -46,6 +46,21 @@ def make_displacements(atoms: Atoms) -> list:
     return ours.supercells_with_displacements
 
 
+def test_whole_hessians_of_other_calculators_do_as_well(allegro, copper_oxide):
+    class Other:
+        """As MACE's calculators have it: all rows, (3n, n, 3)."""
+
+        def outcomes(self, frames):
+            return allegro.evaluate(frames)
+
+        def get_hessian(self, atoms):
+            return allegro.hessian(atoms).reshape(3 * len(atoms), len(atoms), 3)
+
+    exact = phonons(copper_oxide, allegro, supercell=2, method="hessian").phonopy.force_constants
+    other = phonons(copper_oxide, Other(), supercell=2, method="hessian").phonopy.force_constants
+    np.testing.assert_allclose(other, exact, atol=1e-12)
+
+
 def test_acoustic_sum_rule(allegro, copper_oxide):
     for method in ("hessian", "displacements"):
         found = phonons(copper_oxide, allegro, supercell=2, method=method)
