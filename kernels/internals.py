@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils._python_dispatch import _disable_current_modes, is_in_torch_dispatch_mode
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -28,6 +28,11 @@ def traced() -> bool:
     Only the first has a public question.
     """
     return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+
+
+def outside_modes() -> AbstractContextManager[object]:
+    """Leave all dispatch modes within a ``with`` block: for tensors that are kept, and must not be those of a trace."""
+    return _disable_current_modes()
 
 
 def only_autograd_sees(operands: list[Tensor]) -> bool:

@@ -115,6 +115,8 @@ def _nonzeros(layer: LayerPaths) -> Nonzeros:
     import torch
     from e3nn.o3 import wigner_3j
 
+    from asenequip.kernels.internals import outside_modes
+
     def starts(irreps: tuple[Irrep, ...]) -> list[int]:
         return [0, *np.cumsum([2 * l + 1 for l, _ in irreps]).tolist()]
 
@@ -123,7 +125,7 @@ def _nonzeros(layer: LayerPaths) -> Nonzeros:
     values: list[np.ndarray] = []
     for p, (i1, i2, io) in enumerate(layer.paths):
         l1, l2, l3 = layer.irreps_in[i1][0], layer.irreps_env[i2][0], layer.irreps_out[io][0]
-        with torch.device("cpu"):  # also where a model is laid out on the meta device
+        with outside_modes(), torch.device("cpu"):  # also where a model is laid out on the meta device
             block = wigner_3j(l1, l2, l3, dtype=torch.float64).numpy() * math.sqrt(2 * l3 + 1)
         i, j, m = np.nonzero(np.abs(block) > 1e-14)
         rows.append(np.stack([i + begin[i1], j + env_begin[i2], m + out_begin[io], np.full_like(i, p)]))

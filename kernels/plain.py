@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asenequip.kernels.internals import outside_modes
 from asenequip.kernels.paths import LayerPaths, dimension
 from asenequip.kernels.polynomial import ChainForm
 from asenequip.kernels.polynomial import chain as chain_polynomial
@@ -82,10 +83,11 @@ class ChainTable:
             raise TypeError(f"The 'layer' parameter of ChainTable must be a LayerPaths. Got {type(layer)} instead.")
         nonzeros = layer.nonzeros
         self.layer = layer
-        self.i, self.j, self.m, self.p = (
-            torch.from_numpy(a.copy()).to(device) for a in (nonzeros.i, nonzeros.j, nonzeros.m, nonzeros.p)
-        )
-        self.value = torch.from_numpy(nonzeros.value.copy()).to(device)
+        with outside_modes():
+            self.i, self.j, self.m, self.p = (
+                torch.from_numpy(a.copy()).to(device) for a in (nonzeros.i, nonzeros.j, nonzeros.m, nonzeros.p)
+            )
+            self.value = torch.from_numpy(nonzeros.value.copy()).to(device)
         self.dim_in, self.dim_env, self.dim_out = map(dimension, (layer.irreps_in, layer.irreps_env, layer.irreps_out))
         self.num_paths = len(layer.paths)
         self.text = chain_polynomial(ChainForm(layer)).text

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from asenequip.kernels import native, ops
+from asenequip.kernels.paths import LayerPaths
+from asenequip.kernels.plain import ChainTable
 from asenequip.kernels.prepare import kernels_of, prepare
 
 PROGRAM = """
@@ -100,6 +102,14 @@ def test_prepare_compiles_everything_that_a_training_step_calls(tmp_path, monkey
         step()
     finally:
         native.load.cache_clear()
+
+
+def test_tables_made_within_a_trace_hold_numbers():
+    found = []
+    layer = LayerPaths(((0, 1), (1, -1)), ((0, 1), (1, -1)), ((0, 1),), ((0, 0, 0), (1, 1, 0)))
+    kernels_of(lambda: found.append(ChainTable(layer)))
+    # 0e x 0e -> 0e, and the three products of 1o x 1o -> 0e.
+    torch.testing.assert_close(found[0].value, torch.tensor([1.0] + [3**-0.5] * 3, dtype=torch.float64))
 
 
 def test_prepare_reads_no_values():
