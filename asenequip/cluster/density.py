@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from asenequip.cluster import native
 from asenequip.cluster.dimension import two_nn
-from asenequip.cluster.lists import NeighbourLists
+from asenequip.cluster.lists import GrowingLists, NeighbourLists
 from asenequip.cluster.neighbours import Method, NeighbourSearch, threads
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "pak_log_density",
     "test_thresholds",
 ]
+
+Lists = NeighbourLists | GrowingLists
 
 FIRST_TESTED = 4
 """The first neighbour the uniformity test looks at."""
@@ -152,12 +154,12 @@ class DensityTest:
         ratio = np.exp(test_thresholds(max(1, limit), dimension, significance))
         return DensityTest(ratio, np.full(n, FIRST_TESTED, np.int64), np.full(n, done, np.int64))
 
-    def advance(self, lists: NeighbourLists, reference: NeighbourLists, wanted: NDArray | None) -> DensityTest:
+    def advance(self, lists: Lists, reference: Lists, wanted: NDArray | None) -> DensityTest:
         """Go on as far as the lists allow.
 
         Parameters
         ----------
-        lists, reference : NeighbourLists
+        lists, reference : NeighbourLists or GrowingLists
             Neighbours of the points, and of the points these refer to.
         wanted : ndarray of uint8, shape (n_points,), or None
             Gets 1 where a list must grow for the test to go on; where it is None no list can, and all points are done.
@@ -181,8 +183,8 @@ class DensityTest:
 def _test_rows(
     rows: NDArray,
     ratio: NDArray,
-    lists: NeighbourLists,
-    reference: NeighbourLists,
+    lists: Lists,
+    reference: Lists,
     next_rank: NDArray,
     found: NDArray,
     wanted: NDArray | None,
@@ -247,22 +249,23 @@ def adaptive_neighbourhoods(
     limit = n - 1 if max_neighbours is None else min(n - 1, max_neighbours)
     first = limit if max_neighbours is not None else min(limit, max(least, ADAPTIVE_START[points.shape[1] <= 10]))
     search = NeighbourSearch(points, period=period, method=method, device=device)
-    lists = search.lists(np.arange(n), np.full(n, first))
+    found = search.lists(np.arange(n), np.full(n, first))
     if dimension is None:
-        dimension = two_nn(np.stack([lists.distance(rank) for rank in (0, 1, 2)], axis=1))[0]
+        dimension = two_nn(np.stack([found.distance(rank) for rank in (0, 1, 2)], axis=1))[0]
     test = DensityTest.begin(n, limit, dimension, significance)
+    lists = GrowingLists(found)
     while True:
         wanted = np.zeros(n, np.uint8)
         test = test.advance(lists, lists, wanted)
         rows = np.flatnonzero(wanted)
         counts = np.minimum(limit, 2 * lists.size[rows])
-        if not len(rows) or len(lists.distances) + int((counts - lists.size[rows]).sum()) > ADAPTIVE_ENTRIES:
+        if not len(rows) or int(lists.size.sum() + (counts - lists.size[rows]).sum()) > ADAPTIVE_ENTRIES:
             break
-        lists = lists.with_rows(rows, search.lists(rows, counts))
+        lists.replace(rows, search.lists(rows, counts))
     held = test.k_star == 0
     star = np.where(held, test.next_rank - 1, test.k_star)
     saturated = held | (star >= limit - 1)
-    return Neighbourhoods(lists, star, float(dimension), float(saturated.mean()))
+    return Neighbourhoods(lists.closed(), star, float(dimension), float(saturated.mean()))
 
 
 def knn_log_density(radii: NDArray, counts: NDArray, dimension: float, n_points: float) -> tuple[NDArray, NDArray]:

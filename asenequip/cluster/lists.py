@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from asenequip.cluster import native
 
-__all__ = ["NeighbourLists", "copy_stretches"]
+__all__ = ["GrowingLists", "NeighbourLists", "copy_stretches"]
 
 
 @dataclass(frozen=True)
@@ -78,26 +78,50 @@ class NeighbourLists:
         place = np.where(inside, self.start[:-1, None] + np.arange(width), 0)
         return np.where(inside, self.distances[place], fill), np.where(inside, self.indices[place], np.int32(-1))
 
-    def with_rows(self, rows: NDArray, longer: NeighbourLists) -> NeighbourLists:
-        """Give the lists with those of `rows`, shape (n_rows,), replaced by the lists of `longer`, in that order."""
-        size = self.size + 1
-        size[rows] = longer.size + 1
-        start = np.concatenate([[0], np.cumsum(size)])
-        distances, indices = np.empty(start[-1]), np.empty(start[-1], np.int32)
-        kept = np.ones(self.n_points, bool)
-        kept[rows] = False
-        others = np.flatnonzero(kept)
-        for values, old, new in (
-            (distances, self.distances, longer.distances),
-            (indices, self.indices, longer.indices),
-        ):
-            copy_stretches(values, start[others], old, self.start[others], size[others])
-            copy_stretches(values, start[rows], new, longer.start[:-1], size[rows])
-        return NeighbourLists(distances, indices, start, min(self.recall, longer.recall))
-
     def arguments(self) -> native.Arguments:
         """Give the lists as compiled code takes them."""
         return native.Arguments(self.distances, self.indices, self.start, self.size, self.n_points)
+
+
+class GrowingLists:
+    """Lists that are replaced by longer ones, which are appended; `closed` puts them in order.
+
+    Parameters
+    ----------
+    lists : NeighbourLists
+        The lists to begin with; attributes are as theirs, with `size` held and `start` of shape (n_points,).
+    """
+
+    def __init__(self, lists: NeighbourLists) -> None:
+        self.distances, self.indices, self.recall = lists.distances, lists.indices, lists.recall
+        self.start, self.size = lists.start[:-1].copy(), lists.size
+        self.used = len(lists.distances)
+
+    def replace(self, rows: NDArray, longer: NeighbourLists) -> None:
+        """Replace the lists of `rows`, shape (n_rows,), by those of `longer`, in that order."""
+        last = self.used + len(longer.distances)
+        if last > len(self.distances):
+            room = max(last, 2 * len(self.distances))
+            for name in ("distances", "indices"):
+                old = getattr(self, name)
+                new = np.empty(room, old.dtype)
+                new[: self.used] = old[: self.used]
+                setattr(self, name, new)
+        self.distances[self.used : last], self.indices[self.used : last] = longer.distances, longer.indices
+        self.start[rows], self.size[rows] = self.used + longer.start[:-1], longer.size
+        self.recall, self.used = min(self.recall, longer.recall), last
+
+    def closed(self) -> NeighbourLists:
+        """Give the lists one after another."""
+        start = np.concatenate([[0], np.cumsum(self.size + 1)])
+        distances, indices = np.empty(start[-1]), np.empty(start[-1], np.int32)
+        for values, old in ((distances, self.distances), (indices, self.indices)):
+            copy_stretches(values, start[:-1], old, self.start, self.size + 1)
+        return NeighbourLists(distances, indices, start, self.recall)
+
+    def arguments(self) -> native.Arguments:
+        """Give the lists as compiled code takes them."""
+        return native.Arguments(self.distances, self.indices, self.start, self.size, len(self.start))
 
 
 def copy_stretches(values: NDArray, target: NDArray, old: NDArray, source: NDArray, counts: NDArray) -> None:

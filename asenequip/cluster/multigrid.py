@@ -12,7 +12,7 @@ from asenequip.cluster import native
 
 __all__ = ["conjugate_gradients", "multigrid"]
 
-COARSEST = 600
+COARSEST = 400
 """Unknowns below which a level is solved by a dense Cholesky factorisation."""
 PATIENCE = 60
 """Iterations without progress after which rounding is taken to be reached."""

@@ -35,7 +35,7 @@ def exponential_slope(shift: NDArray, dimension: float) -> NDArray:
     """
     from scipy.special import ive
 
-    slopes = np.concatenate([[0.0], np.geomspace(1e-3, 100 * (dimension + 2), 8000)])
+    slopes = np.concatenate([[0.0], np.geomspace(1e-3, 100 * (dimension + 2), 2000)])
     means = np.zeros_like(slopes)
     with np.errstate(invalid="ignore", divide="ignore"):
         means[1:] = ive(0.5 * dimension + 1, slopes[1:]) / ive(0.5 * dimension, slopes[1:])
