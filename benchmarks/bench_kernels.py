@@ -238,38 +238,50 @@ def peer(python: str, x: Problem, seconds: float) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-def table(arguments: argparse.Namespace) -> dict[str, object]:
-    """Measure every row; print times in milliseconds and ratios to the kernels."""
+def table(arguments: argparse.Namespace) -> None:
+    """Measure every row, print times in milliseconds and ratios to the kernels, and write the file after each.
+
+    Rows of the file for other sizes stay, if they are of the same versions.
+    """
     torch.set_num_threads(arguments.threads)
     clock = "processor_ms" if arguments.threads == 1 else "wall_ms"
-    rows = []
+    versions = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "compiler": native.toolchain().splitlines()[0],
+    }
+    sizes = {"atoms": ATOMS, "neighbors": NEIGHBORS, "layers": LAYERS, "dtype": "float32", "clock": clock}
+    rows = kept_rows(arguments.output, versions)
     sys.stdout.write(f"{'l_max':>5}{'U':>5} | {'forward + backward, ms (ratio to kernels)':<104} | training\n")
     for l_max in arguments.l_max:
         for channels in arguments.channels:
-            x = problem(l_max, channels)
-            row: dict[str, object] = {"l_max": l_max, "channels": channels}
-            for method in METHODS:
-                row[method] = timings(method, x, arguments.seconds)
-            row["harmonics"] = {"forces": best(harmonics(ATOMS * NEIGHBORS, l_max), arguments.seconds)}
-            if arguments.peer:
-                row["nequip-allegro"] = peer(arguments.peer, x, arguments.seconds)
-            rows.append(row)
+            row = measured(l_max, channels, arguments)
+            rows[l_max, channels] = row
             sys.stdout.write(line(row, clock) + "\n")
             sys.stdout.flush()
-    return {
-        "hardware": hardware(),
-        "versions": {
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "compiler": native.toolchain().splitlines()[0],
-        },
-        "atoms": ATOMS,
-        "neighbors": NEIGHBORS,
-        "layers": LAYERS,
-        "dtype": "float32",
-        "clock": clock,
-        "rows": rows,
-    }
+            found = {"hardware": hardware(), "versions": versions, **sizes, "rows": [rows[k] for k in sorted(rows)]}
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            arguments.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def kept_rows(path: Path, versions: dict[str, str]) -> dict[tuple[int, int], dict]:
+    """Rows of an earlier run by (l_max, channels); none if its versions were others."""
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {(row["l_max"], row["channels"]): row for row in found["rows"]} if found["versions"] == versions else {}
+
+
+def measured(l_max: int, channels: int, arguments: argparse.Namespace) -> dict[str, object]:
+    """All methods on one size."""
+    x = problem(l_max, channels)
+    row: dict[str, object] = {"l_max": l_max, "channels": channels}
+    for method in METHODS:
+        row[method] = timings(method, x, arguments.seconds)
+    row["harmonics"] = {"forces": best(harmonics(ATOMS * NEIGHBORS, l_max), arguments.seconds)}
+    if arguments.peer:
+        row["nequip-allegro"] = peer(arguments.peer, x, arguments.seconds)
+    return row
 
 
 def timings(method: str, x: Problem, seconds: float) -> dict[str, dict[str, float]]:
@@ -302,9 +314,7 @@ def main() -> None:
     parser.add_argument("--peer", help="Python interpreter of an environment with nequip-allegro")
     parser.add_argument("--output", type=Path, default=RESULTS / "kernels_cpu.json")
     arguments = parser.parse_args()
-    result = table(arguments)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    table(arguments)
     sys.stdout.write(f"written to {arguments.output}\n")
 
 
