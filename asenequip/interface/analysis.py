@@ -25,6 +25,9 @@ from asenequip.interface.structure import Order, OrderResult, Radial, RadialResu
 REFERENCES = ("Li", "Li2S", "Li3P", "LiCl", "Li6PS5Cl")
 """Crystals that classes are compared with, unless others are named."""
 
+LARGE = 100_000
+"""Atoms above which classes are looked at less often, and fewer time origins are kept."""
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -57,6 +60,8 @@ class Choices:
         Half the width of the layers about the interfaces in which diffusion is told apart, Angstrom.
     structure_every : int
         Frames between two looks at structure: radial distribution, order, phases, bonds.
+    classes_every : int, optional
+        Frames between two looks at classes; every frame below 100,000 atoms, else as for structure.
     plane : float
         Width of the layers whose creep is followed, Angstrom.
     cutoff : float
@@ -80,6 +85,7 @@ class Choices:
     lags: int | None = None
     layer: float = 5.0
     structure_every: int = 10
+    classes_every: int | None = None
     plane: float = 3.5
     cutoff: float = 6.0
     skip: float = 0.0
@@ -222,11 +228,14 @@ class _Work:
         species = sorted(set(first.atoms.get_chemical_symbols()))
         self.grouping = choices.classes or Environments(_rules(choices, species))
         self.species, self.classes = Profiles(choices.bins), Profiles(choices.bins, grouping=self.grouping)
-        self.diffusion = Diffusion(lags)
+        large = len(first.atoms) > LARGE
+        every = lags // 2 if large else None
+        self.classes_every = choices.classes_every or (choices.structure_every if large else 1)
+        self.diffusion = Diffusion(lags, every=every)
         edges = self._edges(first)
         names = ("lower interface", "electrolyte", "upper interface", "electrode")
         carriers = [symbol for symbol in choices.carriers if symbol in species] or species
-        self.layers = None if edges is None else Diffusion(lags, grouping=by_layer(carriers, edges, names))
+        self.layers = None if edges is None else Diffusion(lags, every=every, grouping=by_layer(carriers, edges, names))
         self.radial = Radial(choices.cutoff, seed=choices.seed)
         self.order = Order(self.grouping, seed=choices.seed)
         self.populations = Populations(self.grouping)
@@ -253,13 +262,14 @@ class _Work:
 
     def add(self, snapshot: Snapshot) -> None:
         self._note(snapshot)
-        for analysis in (self.species, self.classes, self.diffusion, self.layers, self.populations, self.creep):
+        due: list[Any] = [self.species, self.diffusion, self.layers, self.creep]
+        if snapshot.index % self.classes_every == 0:
+            due += [self.classes, self.populations]
+        if snapshot.index % self.choices.structure_every == 0:
+            due += [self.phases, self.radial, self.order, *self.bonds.values()]  # the widest search first
+        for analysis in due:
             if analysis is not None:
                 analysis.add(snapshot)
-        if snapshot.index % self.choices.structure_every == 0:
-            structures: list[Any] = [self.radial, self.order, self.phases, *self.bonds.values()]
-            for structure in structures:
-                structure.add(snapshot)
 
     def _note(self, snapshot: Snapshot) -> None:
         atoms = snapshot.atoms

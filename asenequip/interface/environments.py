@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
 
 from asenequip.errors import parameter_error
 from asenequip.interface.pairs import NeighbourSearch
@@ -73,16 +74,16 @@ class Environments:
 
     def _classify(self, snapshot: Snapshot) -> np.ndarray:
         atoms = snapshot.atoms
-        symbols = np.array(atoms.get_chemical_symbols())
+        numbers = atoms.numbers
         labels = np.full(len(atoms), -1, np.int64)
         for number, rule in enumerate(self.rules):
-            open_ = np.flatnonzero((symbols == rule.element) & (labels < 0))
+            open_ = np.flatnonzero((numbers == atomic_numbers[rule.element]) & (labels < 0))
             if not len(open_):
                 continue
             if not rule.neighbours:
                 labels[open_] = number
                 continue
-            search = NeighbourSearch(atoms, rule.cutoff, np.isin(symbols, rule.neighbours))
+            search = NeighbourSearch(atoms, rule.cutoff, np.isin(numbers, [atomic_numbers[n] for n in rule.neighbours]))
             if rule.least <= 1 and rule.most in (0, 10**6):  # whether there is any: the nearest tells
                 near = np.isfinite(search.nearest(open_)[0]).astype(int)
                 fits = (near >= rule.least) & (near <= rule.most)

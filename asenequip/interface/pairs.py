@@ -41,15 +41,19 @@ class NeighbourSearch:
         points, self._owner = _with_images(
             self._wrapped[members], members, atoms.cell.complete().array, atoms.pbc, self.cutoff
         )
-        self._tree = cKDTree(points) if len(points) else None
+        self._tree = cKDTree(points, balanced_tree=False, compact_nodes=False) if len(points) else None
 
-    def vectors(self, centres: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def vectors(
+        self, centres: np.ndarray | None = None, cutoff: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pairs of the centres with all their neighbours.
 
         Parameters
         ----------
         centres : ndarray of int, optional
             Numbers of atoms; all unless given.
+        cutoff : float, optional
+            A smaller one than that of the search.
 
         Returns
         -------
@@ -59,23 +63,26 @@ class NeighbourSearch:
             From centre to neighbour, Angstrom. An atom is no neighbour of itself, its periodic images are.
         """
         centres = np.arange(len(self._wrapped)) if centres is None else np.asarray(centres)
-        found = [self._chunk(centres[k : k + _FEW]) for k in range(0, len(centres), _FEW)]
+        cutoff = self.cutoff if cutoff is None else min(cutoff, self.cutoff)
+        found = [self._chunk(centres[k : k + _FEW], cutoff) for k in range(0, len(centres), _FEW)]
         if not found or self._tree is None:
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 3))
         one, two, vector = (np.concatenate(column) for column in zip(*found, strict=True))
         return one, two, vector
 
-    def pairs(self, centres: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def pairs(
+        self, centres: np.ndarray | None = None, cutoff: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `vectors`, with distances (n_pairs,) in the place of the vectors."""
-        one, two, vector = self.vectors(centres)
+        one, two, vector = self.vectors(centres, cutoff)
         return one, two, np.linalg.norm(vector, axis=1)
 
-    def _chunk(self, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _chunk(self, centres: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._tree is None:
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 3))
         start = self._wrapped[centres]
         tree = cKDTree(start)
-        found = tree.sparse_distance_matrix(self._tree, self.cutoff, output_type="ndarray")
+        found = tree.sparse_distance_matrix(self._tree, cutoff, output_type="ndarray")
         found = found[np.argsort(found["i"], kind="stable")]
         one, two = centres[found["i"]], self._owner[found["j"]]
         vector = self._tree.data[found["j"]] - start[found["i"]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from asenequip.errors import parameter_error
 from asenequip.interface.crystals import PROTOTYPES, make_crystal
@@ -17,6 +18,8 @@ from asenequip.interface.snapshots import Grouping, Snapshot
 
 CUTOFF, SPREAD, STEP = 6.0, 0.25, 0.1
 """Angstrom: radius of the surroundings, width that stands for vibrations, grid."""
+REACH = CUTOFF + 3 * SPREAD
+"""Angstrom: how far neighbours still count."""
 STRAINS = np.linspace(-0.06, 0.06, 13)
 """Linear strains at which references are tried."""
 SIMILAR = 0.93
@@ -27,7 +30,7 @@ SHARE = 0.05
 """An element below this share of a class's atoms does not make it mixed."""
 
 
-def fingerprint(atoms: Atoms, centres: np.ndarray) -> np.ndarray:
+def fingerprint(atoms: Atoms, centres: np.ndarray, search: NeighbourSearch | None = None) -> np.ndarray:
     """Mean surroundings of some atoms: smoothed densities of metals and non-metals over distance.
 
     Which metal or non-metal a neighbour is does not matter, so that a mixed crystal is like the pure one of its type.
@@ -36,16 +39,18 @@ def fingerprint(atoms: Atoms, centres: np.ndarray) -> np.ndarray:
     ----------
     atoms : ase.Atoms
     centres : ndarray of int
+    search : NeighbourSearch, optional
+        One that is there already.
 
     Returns
     -------
     (2 n_grid,) float64
         Each shell weighs by its neighbours over its distance squared.
     """
-    one, other, distance = NeighbourSearch(atoms, CUTOFF + 3 * SPREAD).pairs(centres)
+    one, other, distance = (search or NeighbourSearch(atoms, REACH)).pairs(centres, REACH)
     nonmetal = np.isin(atoms.numbers[other], list(NONMETALS)).astype(np.int64)
     fine = STEP / 4
-    bins = round((CUTOFF + 3 * SPREAD) / fine)
+    bins = round(REACH / fine)
     index = np.minimum((distance / fine).astype(np.int64), bins - 1)
     counts = np.bincount(nonmetal * bins + index, 1 / distance**2, minlength=2 * bins).reshape(2, bins)
     radii, grid = (np.arange(bins) + 0.5) * fine, np.arange(1.0, CUTOFF, STEP)
@@ -172,16 +177,18 @@ class Phases:
         """Take the next snapshot."""
         labels, names = self.grouping(snapshot)
         self._frames += 1
-        for number, name in enumerate(names):
-            mine = np.flatnonzero(labels == number)
+        for row, name in enumerate(names):
+            mine = np.flatnonzero(labels == row)
             if not len(mine):
                 continue
-            symbols, counts = np.unique(np.array(snapshot.atoms.get_chemical_symbols())[mine], return_counts=True)
+            numbers, counts = np.unique(snapshot.atoms.numbers[mine], return_counts=True)
             tally = self._elements.setdefault(name, {})
-            for symbol, count in zip(symbols.tolist(), counts.tolist(), strict=True):
-                tally[symbol] = tally.get(symbol, 0) + count
+            for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+                tally[chemical_symbols[number]] = tally.get(chemical_symbols[number], 0) + count
             sample = mine if len(mine) <= self.centres else self._rng.choice(mine, self.centres, replace=False)
-            self._sums[name] = self._sums.get(name, 0.0) + fingerprint(snapshot.atoms, sample) * len(sample)
+            self._sums[name] = self._sums.get(name, 0.0) + fingerprint(
+                snapshot.atoms, sample, snapshot.search(REACH)
+            ) * len(sample)
             self._looked[name] = self._looked.get(name, 0) + len(sample)
 
     def result(self) -> list[Phase]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from ase.data import atomic_numbers
 
 from asenequip.errors import parameter_error
 from asenequip.interface.pairs import NeighbourSearch
@@ -60,9 +61,8 @@ class Bonds:
     def add(self, snapshot: Snapshot) -> None:
         """Take the next snapshot."""
         atoms = snapshot.atoms
-        symbols = np.array(atoms.get_chemical_symbols())
-        search = NeighbourSearch(atoms, self.lose, symbols == self.second)
-        one, two, distance = search.pairs(np.flatnonzero(symbols == self.first))
+        first, second = (atoms.numbers == atomic_numbers[symbol] for symbol in (self.first, self.second))
+        one, two, distance = NeighbourSearch(atoms, self.lose, second).pairs(np.flatnonzero(first))
         if self.first == self.second:
             once = one < two
             one, two, distance = one[once], two[once], distance[once]

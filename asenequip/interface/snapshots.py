@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
 
 from asenequip.errors import parameter_error
+from asenequip.interface.pairs import NeighbourSearch
 
 NORMAL = 2
 """The axis across the layers: that of the third lattice vector."""
@@ -38,21 +41,22 @@ class Snapshot:
     atoms: Atoms
     unwrapped: np.ndarray
     drift: np.ndarray
+    _kept: dict[str, NeighbourSearch] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def length(self) -> float:
         """Height of the cell along the normal, Angstrom."""
         cell = self.atoms.cell.array
         normal = np.cross(cell[0], cell[1])
         return float(abs(cell[NORMAL] @ normal) / np.linalg.norm(normal))
 
-    @property
+    @cached_property
     def area(self) -> float:
         """Of the layers, Angstrom^2."""
         cell = self.atoms.cell.array
         return float(np.linalg.norm(np.cross(cell[0], cell[1])))
 
-    @property
+    @cached_property
     def heights(self) -> np.ndarray:
         """Place along the normal without drift, (n,) float64 in [0, length), Angstrom."""
         fraction = self.unwrapped @ np.linalg.inv(self.atoms.cell.array)[:, NORMAL]
@@ -65,6 +69,12 @@ class Snapshot:
         cell = self.atoms.cell.array
         normal = np.cross(cell[0], cell[1])
         return normal / np.linalg.norm(normal)
+
+    def search(self, cutoff: float) -> NeighbourSearch:
+        """Neighbours among all atoms, up to the cutoff at least; one search serves all analyses of the snapshot."""
+        if "search" not in self._kept or self._kept["search"].cutoff < cutoff:
+            self._kept["search"] = NeighbourSearch(self.atoms, cutoff)
+        return self._kept["search"]
 
 
 def stream(
@@ -166,8 +176,10 @@ Grouping = Callable[[Snapshot], Labels]
 
 def by_species(snapshot: Snapshot) -> Labels:
     """Group atoms by element, in alphabetic order."""
-    symbols, inverse = np.unique(snapshot.atoms.get_chemical_symbols(), return_inverse=True)
-    return inverse.astype(np.int64), [str(symbol) for symbol in symbols]
+    symbols = sorted(chemical_symbols[number] for number in np.unique(snapshot.atoms.numbers))
+    place = np.full(len(chemical_symbols), -1, np.int64)
+    place[[atomic_numbers[symbol] for symbol in symbols]] = np.arange(len(symbols))
+    return place[snapshot.atoms.numbers], symbols
 
 
 def by_layer(symbols: Sequence[str], edges: Sequence[float], names: Sequence[str]) -> Grouping:
@@ -198,7 +210,7 @@ def by_layer(symbols: Sequence[str], edges: Sequence[float], names: Sequence[str
         layer = np.mod(np.searchsorted(borders, share, side="right") - 1, len(borders))
         found = np.full(len(layer), -1, np.int64)
         for number, symbol in enumerate(symbols):
-            mine = snapshot.atoms.symbols == symbol
+            mine = snapshot.atoms.numbers == atomic_numbers[symbol]
             found[mine] = layer[mine] + number * len(borders)
         return found, labels
 

@@ -11,8 +11,11 @@ from numpy.polynomial import legendre
 
 from asenequip.errors import parameter_error
 from asenequip.interface.pairs import NeighbourSearch
-from asenequip.interface.snapshots import Grouping, Snapshot
+from asenequip.interface.snapshots import Grouping, Snapshot, by_species
 from asenequip.interface.statistics import Estimate, TimeBlocks, from_blocks
+
+CUTOFF = 6.0
+"""Angstrom: within it the neighbours that make the bond order are sought."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,14 @@ class Radial:
     def add(self, snapshot: Snapshot) -> None:
         """Take the next snapshot."""
         atoms = snapshot.atoms
-        names, kind = np.unique(atoms.get_chemical_symbols(), return_inverse=True)
-        self.symbols = [str(name) for name in names]
-        kinds = len(names)
-        search = NeighbourSearch(atoms, self.cutoff)
+        kind, self.symbols = by_species(snapshot)
+        kinds = len(self.symbols)
+        search = snapshot.search(self.cutoff)
         counts = np.zeros((kinds, kinds, self.bins))
         for one in range(kinds):
             mine = np.flatnonzero(kind == one)
             sample = mine if len(mine) <= self.centres else self._rng.choice(mine, self.centres, replace=False)
-            _, other, distance = search.pairs(sample)
+            _, other, distance = search.pairs(sample, self.cutoff)
             column = np.minimum((distance / self.cutoff * self.bins).astype(np.int64), self.bins - 1)
             flat = np.bincount(kind[other] * self.bins + column, minlength=kinds * self.bins)
             counts[one] = flat.reshape(kinds, self.bins) / len(sample)
@@ -129,7 +131,8 @@ def bond_order(
     *,
     neighbours: int = 12,
     centres: np.ndarray | None = None,
-    cutoff: float = 6.0,
+    cutoff: float = CUTOFF,
+    search: NeighbourSearch | None = None,
 ) -> np.ndarray:
     """Bond-orientational order of each atom with its nearest neighbours.
 
@@ -147,6 +150,8 @@ def bond_order(
         Numbers of atoms; all unless given.
     cutoff : float
         Radius that holds as many neighbours, Angstrom.
+    search : NeighbourSearch, optional
+        One that is there already.
 
     Returns
     -------
@@ -155,10 +160,10 @@ def bond_order(
     """
     centres = np.arange(len(atoms)) if centres is None else np.asarray(centres)
     order = np.full((len(centres), len(degrees)), np.nan)
-    search = NeighbourSearch(atoms, cutoff)
+    search = search or NeighbourSearch(atoms, cutoff)
     for begin in range(0, len(centres), 5000):
         part = centres[begin : begin + 5000]
-        one, _, vector = search.vectors(part)
+        one, _, vector = search.vectors(part, cutoff)
         length = np.linalg.norm(vector, axis=1)
         row = np.searchsorted(part, one, sorter=np.argsort(part))
         row = np.argsort(part)[row]
@@ -226,7 +231,8 @@ class Order:
         for number in np.unique(labels[labels >= 0]):
             mine = np.flatnonzero(labels == number)
             sample = mine if len(mine) <= self.centres else self._rng.choice(mine, self.centres, replace=False)
-            order = bond_order(snapshot.atoms, self.degrees, neighbours=self.neighbours, centres=sample)
+            options = {"neighbours": self.neighbours, "centres": sample, "cutoff": CUTOFF}
+            order = bond_order(snapshot.atoms, self.degrees, search=snapshot.search(CUTOFF), **options)
             known = np.isfinite(order).all(axis=1)
             if known.any():
                 row[number] = order[known].mean(axis=0)
