@@ -51,7 +51,7 @@ def make_potential(folder: Path) -> Path:
     from asenequip.model.allegro import Allegro
     from asenequip.model.spec import AllegroSpec
 
-    spec = AllegroSpec(("Cu",), 5.0, l_max=2, num_tensor_features=32, num_scalar_features=64, avg_num_neighbors=43.0)
+    spec = AllegroSpec(("Cu",), 5.0, l_max=2, num_tensor_features=32, num_scalar_features=64, avg_num_neighbors=(43.0,))
     return save_artifact(folder / "model.asnq", Allegro(spec, seed=0))
 
 
@@ -284,6 +284,7 @@ def main() -> None:
         "version": version(packages[options.part]),
         "torch": version("torch"),
         "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "command": "python benchmarks/bench_engines.py " + " ".join(sys.argv[1:]),
     }
     path.write_text(json.dumps(known, indent=1) + "\n")
