@@ -128,6 +128,8 @@ def prepare(config: Config, frames: Mapping[str, Sequence[Frame]]) -> Prepared:
         species = [*start.spec.type_names, *(name for name in species if name not in start.spec.type_names)]
     cutoffs = _cutoffs(config, species, start)
     samples = {name: make_samples(frames[name], species, cutoffs) for name in SPLITS}
+    if config.uncertainty is not None and not samples["valid"]:
+        raise ConfigError("The setting 'uncertainty' needs validation frames to calibrate on. Set data.split.valid.")
     own = [dataset.own_shifts for dataset in config.data.train] or [False]
     statistics = gather_statistics(config.model, species, samples["train"], frames["isolated"], own)
     if start is not None:
