@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from ase import Atoms
 from scipy.spatial import cKDTree
@@ -81,12 +83,13 @@ class NeighbourSearch:
         if self._tree is None:
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 3))
         start = self._wrapped[centres]
-        tree = cKDTree(start)
-        found = tree.sparse_distance_matrix(self._tree, cutoff, output_type="ndarray")
-        found = found[np.argsort(found["i"], kind="stable")]
-        one, two = centres[found["i"]], self._owner[found["j"]]
-        vector = self._tree.data[found["j"]] - start[found["i"]]
-        other = (one != two) | (found["v"] > 1e-9)
+        found = self._tree.query_ball_point(start, cutoff)
+        counts = np.fromiter(map(len, found), np.int64, len(found))
+        index = np.fromiter(itertools.chain.from_iterable(found), np.int64, counts.sum())
+        row = np.repeat(np.arange(len(centres)), counts)
+        one, two = centres[row], self._owner[index]
+        vector = self._tree.data[index] - start[row]
+        other = (one != two) | (np.einsum("za,za->z", vector, vector) > 1e-18)
         return one[other], two[other], vector[other]
 
     def nearest(self, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,8 @@ REACH = CUTOFF + 3 * SPREAD
 """Angstrom: how far neighbours still count."""
 STRAINS = np.linspace(-0.06, 0.06, 13)
 """Linear strains at which references are tried."""
+ENOUGH = 48
+"""Centres that a reference is averaged over."""
 SIMILAR = 0.93
 """Cosine of two fingerprints below which a class is left without a name."""
 ALIKE = 0.01
@@ -97,11 +99,13 @@ def make_references(names: Sequence[str], seed: int = 0) -> list[Reference]:
         for number, symbol in enumerate(symbols):
             rank = symbols[: number + 1].count(symbol)
             label = symbol if symbols.count(symbol) == 1 else f"{symbol} {rank}"
+            centres = np.flatnonzero(sites == number)
+            centres = centres[:: max(1, len(centres) // ENOUGH)]
             rows = []
             for strain in STRAINS:
                 moved = atoms.copy()
                 moved.set_cell(atoms.cell.array * (1 + strain), scale_atoms=True)
-                rows.append(fingerprint(moved, np.flatnonzero(sites == number)))
+                rows.append(fingerprint(moved, centres))
             nonmetal = bool(np.isin(atoms.numbers[sites == number][0], list(NONMETALS)))
             found.append(Reference(name, label, nonmetal, np.array(rows)))
     return found

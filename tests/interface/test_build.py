@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.io import iread
 from numpy.testing import assert_allclose, assert_array_equal
+from realdata import real_data
 
 from asenequip.interface import (
     NeighbourSearch,
@@ -161,6 +163,16 @@ def test_other_pairs_and_planes_are_built():
     cell = build_interface(Side("Cu", (1, 1, 1), 8.0), Side("Li", (1, 1, 0), 12.0), max_misfit=0.06, max_area=250)
     assert cell.info["misfit"] <= 0.06
     assert shortest(cell) > 1.9
+
+
+def test_a_crystal_from_a_file_is_built_against_lithium():
+    frames = iread(real_data("lips20/all_every20.extxyz.gz"))
+    crystal = next(frame for frame in frames if frame.info["system"] == "beta-Li3PS4")
+    cell = build_interface(Side("Li", thickness=10.0), Side(crystal, thickness=12.0), max_misfit=0.06, max_area=250)
+    solid = cell[cell.get_tags() == 2]
+    assert solid.symbols.formula.reduce()[0].format("hill") == "Li3PS4"
+    assert len(bonds(solid)[0]) == 4 * (solid.symbols == "P").sum()
+    assert shortest(cell) > 1.7  # P-S of a hot frame
 
 
 def test_the_same_seed_gives_the_same_cell(cell):
