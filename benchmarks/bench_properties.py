@@ -41,6 +41,8 @@ BCC = {"N": (0.0, 0.5, 0.5), "H": (0.0, 0.0, 1.0), "P": (0.5, 0.5, 0.5)}
 """Special points along the axes of the cubic cell, in units of 2 pi over its edge."""
 HALL = "experiment, 298 K: J. J. Hall, Phys. Rev. 161, 756 (1967)"
 NASH = "experiment, 78 K: H. C. Nash and C. S. Smith, J. Phys. Chem. Solids 9, 113 (1959)"
+DISTANCE = 0.005
+"""Displacement where finite differences are compared with the exact force constants, Angstrom."""
 DATA_STRESS = "DFT stresses of the same strained cells"
 DATA_ENERGY = "DFT energies of the same sheared cells"
 FORCE_SET = "DFT force set of the phonopy examples"
@@ -277,11 +279,13 @@ def paths(name: str, atoms: Atoms, calculator: AllegroCalculator, supercell: int
         "system": name,
         "atoms": len(exact.phonopy.supercell),
         "hessian_s": seconds,
+        "distance_A": DISTANCE,
         "drift": exact.drift,
         "enforced_drift": exact.enforced_drift,
     }
     for order in (2, 4, 6):
-        seconds, other = timed(lambda order=order: phonons(atoms, calculator, supercell=supercell, order=order))
+        options = {"supercell": supercell, "order": order, "distance": DISTANCE}
+        seconds, other = timed(lambda options=options: phonons(atoms, calculator, **options))
         difference = np.abs(other.frequencies(qpoints) - exact.frequencies(qpoints)).max()
         found[f"order_{order}"] = {
             "largest_difference_THz": float(difference),

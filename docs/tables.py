@@ -52,12 +52,29 @@ def properties(record: dict[str, Any]) -> str:
         table(("", "quantity", "unit", "potential", "reference", "reference from"), rows),
         "Exact force constants and finite differences, one potential, float64: largest difference of a frequency.\n",
         table(
-            ("", "atoms", "order", "supercells", "largest difference (THz)", "time (s)", "time of the Hessian (s)"),
             (
-                (p["system"], p["atoms"], n, o["supercells"], o["largest_difference_THz"], o["seconds"], p["hessian_s"])
+                "",
+                "atoms",
+                "displacement (Å)",
+                "order",
+                "supercells",
+                "largest difference (THz)",
+                "time (s)",
+                "Hessian (s)",
+            ),
+            (
+                (
+                    p["system"],
+                    p["atoms"],
+                    p["distance_A"],
+                    n,
+                    p[f"order_{n}"]["supercells"],
+                    p[f"order_{n}"]["largest_difference_THz"],
+                    p[f"order_{n}"]["seconds"],
+                    p["hessian_s"],
+                )
                 for p in record["paths"]
                 for n in (2, 4, 6)
-                for o in (p[f"order_{n}"],)
             ),
         ),
         "Displaced supercells in one batch against one by one, new neighbour lists in both.\n",
