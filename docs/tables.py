@@ -77,7 +77,7 @@ def properties(record: dict[str, Any]) -> str:
                 for n in (2, 4, 6)
             ),
         ),
-        "Displaced supercells in one batch against one by one, new neighbour lists in both.\n",
+        "Displaced supercells in one batch against one by one, each after a first round that is not timed.\n",
         table(
             ("", "supercells", "atoms", "network", "one by one (s)", "together (s)", "ratio"),
             (
