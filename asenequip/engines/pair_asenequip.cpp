@@ -263,9 +263,4 @@ void asenequip_connect(void *lmp, OpenCallback open, ComputeCallback compute, Cl
 {
   connections()[lmp] = {open, compute, close};
 }
-
-void asenequip_disconnect(void *lmp)
-{
-  connections().erase(lmp);
-}
 }
