@@ -1,4 +1,4 @@
-"""The interphase of Li | Li6PS5Cl: potential, cell, dynamics, analyses, page; then Li diffusion in the bulk.
+"""The interphase of Li | Li6PS5Cl: potential, cell, dynamics, analyses, page; mechanics and Li diffusion in the bulk.
 
     python examples/interphase.py [OUTPUT] [--smoke]
 
@@ -52,6 +52,12 @@ HERE = Path(__file__).resolve().parent
 TEMPERATURE = 600.0  # K
 TIMESTEP = 2.0  # fs
 BULK_TEMPERATURES = (600.0, 800.0, 1000.0)  # K
+PUBLISHED = {
+    "Li": "a = 3.51 A; C11 14.8, C12 12.5, C44 10.8 GPa at 78 K: T. Slotwinski and J. Trivisonno, J. Phys. Chem. Solids "
+    "30, 1276 (1969)",
+    "Li6PS5Cl": "a = 9.86 A: M. A. Kraft and co-workers, J. Am. Chem. Soc. 139, 10909 (2017); bulk modulus 28.7, shear "
+    "modulus 8.1 GPa: Z. Deng and co-workers, J. Electrochem. Soc. 163, A67 (2016)",
+}
 
 
 def make_potential(folder: Path) -> Path:
@@ -135,6 +141,31 @@ def bulk_diffusion(folder: Path, potential: Path, steps: int) -> None:
     replace_file(folder / "bulk_diffusion.json", (json.dumps(table, indent=1) + "\n").encode())
 
 
+def mechanics(folder: Path, potential: Path) -> None:
+    """Lattice parameters and elastic constants of the two crystals, beside published ones."""
+    from asenequip.properties import elastic_tensor
+    from asenequip.relax import relax
+
+    calculator = AllegroCalculator(potential, dtype="float64")
+    table: dict[str, Any] = {"published": PUBLISHED}
+    for name in ("Li", "Li6PS5Cl"):
+        start = occupy(make_crystal(name), np.random.default_rng(0))
+        start = Atoms(start.symbols, positions=start.positions, cell=start.cell, pbc=True)
+        atoms = relax([start], calculator, fmax=0.005, steps=1000, cell="full")[0].atoms
+        found = elastic_tensor(atoms, calculator, fmax=0.005)
+        entry: dict[str, Any] = {
+            "lattice_parameter_A": (atoms.get_volume()) ** (1 / 3),
+            "tensor_GPa": found.tensor.round(3).tolist(),
+            "stable": found.stable,
+        }
+        if found.stable:
+            entry |= {"bulk_GPa": found.moduli.bulk, "shear_GPa": found.moduli.shear}
+        table[name] = entry
+        print(f"{name}: a = {entry['lattice_parameter_A']:.3f} A, C11 = {found.tensor[0, 0]:.1f}, ", end="")
+        print(f"C12 = {found.tensor[0, 1]:.1f}, C44 = {found.tensor[3, 3]:.1f} GPa (published: {PUBLISHED[name]})")
+    replace_file(folder / "mechanics.json", (json.dumps(table, indent=1) + "\n").encode())
+
+
 def smoke(folder: Path) -> None:
     """Cu | Ni with the EMT potential of the package."""
     start = build_interface(Side("Cu", thickness=14.0), Side("Ni", thickness=14.0), max_area=60, repeat=(3, 3))
@@ -171,6 +202,8 @@ def main() -> None:
         start = build_interface(Side("Li", thickness=21.0), other, max_misfit=0.06, max_area=250)
         title = f"Li | {options.second.stem} | Li"
         study(folder / f"li_{options.second.stem}", title, start, potential, choices, lengths, TEMPERATURE)
+    if not (folder / "mechanics.json").exists():
+        mechanics(folder, potential)
     if options.bulk_steps:
         bulk_diffusion(folder, potential, options.bulk_steps)
 

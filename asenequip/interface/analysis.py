@@ -64,6 +64,8 @@ class Choices:
         Frames between two looks at classes; every frame below 100,000 atoms, else as for structure.
     plane : float
         Width of the layers whose creep is followed, Angstrom.
+    nonaffine : float
+        Radius of the surroundings whose non-affine motion is followed, Angstrom; 0, and large cells, leave it out.
     cutoff : float
         Of the radial distribution, Angstrom.
     skip : float
@@ -87,6 +89,7 @@ class Choices:
     structure_every: int = 10
     classes_every: int | None = None
     plane: float = 3.5
+    nonaffine: float = 4.5
     cutoff: float = 6.0
     skip: float = 0.0
     seed: int = 0
@@ -244,7 +247,13 @@ class _Work:
         pairs = [bond for bond in choices.bonds if {bond[0], bond[1]} <= set(species)]
         self.bonds = {f"{bond[0]}-{bond[1]}": Bonds(*bond) for bond in pairs}
         electrode = first.atoms.get_tags() == ELECTRODE
-        self.creep = Creep(electrode if electrode.any() else None, width=choices.plane, block=max(3, lags))
+        self.creep = Creep(
+            electrode if electrode.any() else None,
+            width=choices.plane,
+            block=max(3, lags),
+            neighbours=0.0 if large else choices.nonaffine,
+            every=choices.structure_every,
+        )
         self.frames, self._kelvin, self._volume, self._step = 0, 0.0, 0.0, 0.0
         self._before: np.ndarray | None = None
         self._times = (first.time, first.time)

@@ -87,8 +87,8 @@ class Creep:
         if self._start is None:
             self._begin(snapshot)
         moved = (snapshot.unwrapped - self._start)[self._members]
-        mean = np.stack([np.bincount(self._layer, moved[:, a], minlength=self._count) for a in range(3)], axis=1)
-        mean = mean / self.atoms[:, None]
+        sums = [np.bincount(self._layer, moved[:, a], minlength=self._count) for a in range(3)]
+        mean = np.stack(sums, axis=1) / self.atoms[:, None]
         self._series.add(snapshot.time, mean)
         self._open.append((snapshot.time, mean))
         if len(self._open) == self.block:

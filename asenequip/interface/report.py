@@ -197,4 +197,9 @@ def _creep(summary: Mapping[str, Any]) -> str:
         return ""
     names = ("shear xz", "shear yz", "stretch zz")
     rows = [[name, _pick(creep["strain_rate"], k)] for k, name in enumerate(names)]
-    return _table(("rate", "1/ps"), rows)
+    text = _table(("rate", "1/ps"), rows)
+    if creep["nonaffine"]:
+        last = zip(creep["heights"], creep["atoms"], creep["nonaffine"][-1], strict=True)
+        cells = [[f"{height:.1f}", str(atoms), _number(motion)] for height, atoms, motion in last]
+        text += _table(("layer at / A", "atoms", "non-affine motion at the end, D2min / A^2"), cells)
+    return text

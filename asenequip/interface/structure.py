@@ -231,8 +231,14 @@ class Order:
         for number in np.unique(labels[labels >= 0]):
             mine = np.flatnonzero(labels == number)
             sample = mine if len(mine) <= self.centres else self._rng.choice(mine, self.centres, replace=False)
-            options = {"neighbours": self.neighbours, "centres": sample, "cutoff": CUTOFF}
-            order = bond_order(snapshot.atoms, self.degrees, search=snapshot.search(CUTOFF), **options)
+            order = bond_order(
+                snapshot.atoms,
+                self.degrees,
+                neighbours=self.neighbours,
+                centres=sample,
+                cutoff=CUTOFF,
+                search=snapshot.search(CUTOFF),
+            )
             known = np.isfinite(order).all(axis=1)
             if known.any():
                 row[number] = order[known].mean(axis=0)

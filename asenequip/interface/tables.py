@@ -211,10 +211,14 @@ def _tables(summary: Mapping[str, Any]) -> dict[str, Rows]:
         )
     if summary["creep"] is not None:
         creep = summary["creep"]
-        tables["creep"] = [["height_A", "atoms", *(f"v{a}_A_ps" for a in "xyz"), *(f"v{a}_half_width" for a in "xyz")]]
+        head = ["height_A", "atoms", *(f"v{a}_A_ps" for a in "xyz"), *(f"v{a}_half_width" for a in "xyz"), "D2min_A2"]
+        tables["creep"] = [head]
         for k, height in enumerate(creep["heights"]):
             velocity = creep["velocity"]
-            tables["creep"].append([height, creep["atoms"][k], *velocity["value"][k], *velocity["half_width"][k]])
+            other = creep["nonaffine"][-1][k] if creep["nonaffine"] else None
+            tables["creep"].append(
+                [height, creep["atoms"][k], *velocity["value"][k], *velocity["half_width"][k], other]
+            )
     return tables
 
 
