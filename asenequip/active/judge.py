@@ -30,7 +30,7 @@ def judge(calculator: AllegroCalculator, frames: Sequence[Atoms], confidence: fl
         "frames"; "force_rmse" (eV/Angstrom) and "energy_rmse" (eV/atom) over all; "bound": with the given confidence
         the force rmse of one more such frame stays below it (conformal; infinite for too few frames); and where the
         potential carries an uncertainty "deviation" (its mean force deviation), "rank_correlation" of the atoms' force
-        errors with it, "calibration_error", and "coverage" of its own bound at that confidence.
+        errors with it, "calibration_error", and "coverage" of its own bound at that confidence (None without one).
     """
     errors, energies, deviations, inside = [], [], [], []
     for atoms in frames:
@@ -40,8 +40,9 @@ def judge(calculator: AllegroCalculator, frames: Sequence[Atoms], confidence: fl
         if calculator.rigidity is not None:
             found = calculator.uncertainty(atoms)
             deviations.append(found.forces)
-            bound = calculator.rigidity.force_bound(confidence) * found.forces
-            inside.append(np.linalg.norm(errors[-1], axis=1) <= bound)
+            factor = calculator.rigidity.force_bound(confidence)
+            if np.isfinite(factor):
+                inside.append(np.linalg.norm(errors[-1], axis=1) <= factor * found.forces)
     rmse = np.array([math.sqrt(float(np.mean(error**2))) for error in errors])
     every = np.concatenate(errors) if errors else np.zeros((0, 3))
     record: dict[str, Any] = {
@@ -55,5 +56,5 @@ def judge(calculator: AllegroCalculator, frames: Sequence[Atoms], confidence: fl
         record["deviation"] = float(stated.mean())
         record["rank_correlation"] = rank_correlation(np.linalg.norm(every, axis=1), stated)
         record["calibration_error"] = calibration_error(every, np.repeat(stated, 3))
-        record["coverage"] = float(np.concatenate(inside).mean())
+        record["coverage"] = float(np.concatenate(inside).mean()) if inside else None
     return record

@@ -109,6 +109,13 @@ class Ensemble(Calculator):
                 )
             self.atoms, self.results, self._deviation = atoms.copy(), found.mean, found.deviation
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        paths = self.parameters["models"]
+        if None in paths:
+            raise TypeError("An ensemble of potentials without files cannot be copied or pickled. Save them first.")
+        rest = {name: self.parameters[name] for name in ("device", "dtype", "skin", "scale")}
+        return _open, (paths, rest)
+
     def uncertainty(self, atoms: Atoms) -> Uncertainty:
         """Standard deviations over the members; of the forces the rms over the three components."""
         with self._lock:
@@ -118,3 +125,7 @@ class Ensemble(Calculator):
             forces = np.sqrt((np.asarray(found["forces"]) ** 2).mean(axis=1))
             energies = np.asarray(found["energies"])
             return Uncertainty(self.scale * float(found["energy"]), self.scale * energies, self.scale * forces)
+
+
+def _open(paths: Sequence[str], options: dict[str, Any]) -> Ensemble:
+    return Ensemble(paths, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import zipfile
 
 import numpy as np
@@ -225,6 +226,8 @@ def test_ensemble_is_mean_and_spread_of_its_members(tmp_path):
     spread = np.sqrt((np.std(members, axis=0, ddof=1) ** 2).mean(axis=1))
     np.testing.assert_allclose(atoms.calc.uncertainty(atoms).forces, 2.0 * spread, rtol=1e-9)
     assert atoms.get_stress().shape == (6,)
+    copied = pickle.loads(pickle.dumps(atoms.calc)).get_property("forces", atoms)
+    np.testing.assert_array_equal(copied, atoms.get_forces())
 
 
 def test_biased_forces_are_the_gradient_of_the_biased_energy(with_uncertainty):
