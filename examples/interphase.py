@@ -53,8 +53,8 @@ TEMPERATURE = 600.0  # K
 TIMESTEP = 2.0  # fs
 BULK_TEMPERATURES = (600.0, 800.0, 1000.0)  # K
 PUBLISHED = {
-    "Li": "a = 3.51 A; C11 14.8, C12 12.5, C44 10.8 GPa at 78 K: T. Slotwinski and J. Trivisonno, J. Phys. Chem. Solids "
-    "30, 1276 (1969)",
+    "Li": "a = 3.51 A; C11 14.8, C12 12.5, C44 10.8 GPa at 78 K: T. Slotwinski and J. Trivisonno, J. Phys. Chem. "
+    "Solids 30, 1276 (1969)",
     "Li6PS5Cl": "a = 9.86 A: M. A. Kraft and co-workers, J. Am. Chem. Soc. 139, 10909 (2017); bulk modulus 28.7, shear "
     "modulus 8.1 GPa: Z. Deng and co-workers, J. Electrochem. Soc. 163, A67 (2016)",
 }
@@ -147,8 +147,11 @@ def mechanics(folder: Path, potential: Path) -> None:
     from asenequip.relax import relax
 
     calculator = AllegroCalculator(potential, dtype="float64")
-    table: dict[str, Any] = {"published": PUBLISHED}
+    path = folder / "mechanics.json"
+    table: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"published": PUBLISHED}
     for name in ("Li", "Li6PS5Cl"):
+        if name in table:
+            continue
         start = occupy(make_crystal(name), np.random.default_rng(0))
         start = Atoms(start.symbols, positions=start.positions, cell=start.cell, pbc=True)
         atoms = relax([start], calculator, fmax=0.005, steps=1000, cell="full")[0].atoms
@@ -163,7 +166,7 @@ def mechanics(folder: Path, potential: Path) -> None:
         table[name] = entry
         print(f"{name}: a = {entry['lattice_parameter_A']:.3f} A, C11 = {found.tensor[0, 0]:.1f}, ", end="")
         print(f"C12 = {found.tensor[0, 1]:.1f}, C44 = {found.tensor[3, 3]:.1f} GPa (published: {PUBLISHED[name]})")
-    replace_file(folder / "mechanics.json", (json.dumps(table, indent=1) + "\n").encode())
+        replace_file(path, (json.dumps(table, indent=1) + "\n").encode())
 
 
 def smoke(folder: Path) -> None:
@@ -202,10 +205,9 @@ def main() -> None:
         start = build_interface(Side("Li", thickness=21.0), other, max_misfit=0.06, max_area=250)
         title = f"Li | {options.second.stem} | Li"
         study(folder / f"li_{options.second.stem}", title, start, potential, choices, lengths, TEMPERATURE)
-    if not (folder / "mechanics.json").exists():
-        mechanics(folder, potential)
     if options.bulk_steps:
         bulk_diffusion(folder, potential, options.bulk_steps)
+    mechanics(folder, potential)
 
 
 if __name__ == "__main__":
