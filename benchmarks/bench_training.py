@@ -1,4 +1,4 @@
-"""One training step against nequip-allegro: ``python benchmarks/bench_training.py --l-max 1 2 3 [--compiled]``.
+"""One training step against nequip-allegro: ``python benchmarks/bench_training.py --l-max 2 3 --compiled --profile``.
 
 Needs an environment with nequip-allegro and asenequip. Both take the same batch of rattled copper (two frames of 108
 atoms, 43 neighbours within 5 Angstrom), the same weights (read from the reference's model) and the same loss on energy
@@ -115,15 +115,26 @@ def our_steps(reference: Any, frames: list[Atoms], compiled: bool) -> dict[str, 
     samples = make_samples(labelled, ["Cu"], np.full((1, 1), CUTOFF))
     batch = collate(samples)
     loss = LossFunction(Loss(energy=1.0, forces=1.0, stress=0.0), ["Cu"])
-    divisors = loss.divisors(samples)
+    divisors, coefficients = loss.divisors(samples), loss.coefficients(1.0)
     steps = {"asenequip eager": eager_step(model, loss)}
     if compiled:
         steps["asenequip compiled"] = compiled_step(model, loss, [(batch, divisors)])
 
     def timed(step: Any) -> Step:
-        return lambda: float(step(batch, divisors).loss)
+        return lambda: float(step(batch, divisors, coefficients).loss)
 
     return {name: timed(step) for name, step in steps.items()}
+
+
+def print_profile(name: str, step: Step, rows: int = 10) -> None:
+    """The operators that take most of the processor's time in one step, each without what it calls."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    found = sorted(profile.key_averages(), key=lambda row: -row.self_cpu_time_total)
+    total = sum(row.self_cpu_time_total for row in found)
+    print(f"       profile of {name}: share of {total / 1e3:.0f} ms, calls")
+    for row in found[:rows]:
+        print(f"       {row.self_cpu_time_total / total:6.1%} {row.count:6d}  {row.key[:80]}")
 
 
 def measure(steps: dict[str, Step], repeats: int) -> dict[str, dict[str, float]]:
@@ -147,6 +158,7 @@ def main() -> None:
     parser.add_argument("--l-max", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compiled", action="store_true", help="also both packages' compiled steps (minutes each)")
+    parser.add_argument("--profile", action="store_true", help="what the eager step spends its time on")
     parser.add_argument("--json", help="write the numbers to this new file")
     options = parser.parse_args()
     one_thread()
@@ -173,6 +185,8 @@ def main() -> None:
                 flush=True,
             )
             record.append({"l_max": l_max, "step": name, **times, "atoms": count})
+        if options.profile:
+            print_profile("asenequip eager", ours["asenequip eager"])
     if options.json:
         with open(options.json, "x") as stream:
             json.dump({"versions": versions, "rows": record}, stream, indent=1)

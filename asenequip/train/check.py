@@ -9,12 +9,14 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from asenequip.train.batching import pack
 from asenequip.train.config import Config
-from asenequip.train.data import ENERGY_UNITS, SPLITS, Frame, Sample, collate, load_data
-from asenequip.train.loop import pack
+from asenequip.train.data import ENERGY_UNITS, SPLITS, Frame, collate
 from asenequip.train.loss import LossFunction
-from asenequip.train.run import Prepared, prepare
+from asenequip.train.prepare import Prepared, prepare
+from asenequip.train.sources import load_data
 from asenequip.train.step import eager_step
+from asenequip.train.table import tabulate
 
 _NET_FORCE = 0.05
 """eV/Angstrom per atom^(1/2): a larger net force is drift of the reference calculation, or a wrong key."""
@@ -33,6 +35,7 @@ def check_settings(config: Config) -> tuple[str, int]:
     int
         Number of labels that look wrong.
     """
+    config = config.model_copy(update={"data": config.data.model_copy(update={"shards": None})})
     frames = load_data(config.data)
     prepared = prepare(config, frames)
     found = lint([frame for name in SPLITS for frame in frames[name]], frames["isolated"], prepared.species)
@@ -208,18 +211,20 @@ def _summary(prepared: Prepared) -> str:
 
 def _estimate(prepared: Prepared) -> str:
     """Time of a step and of the whole training, measured on the largest batch."""
-    config, model = prepared.config, prepared.model
-    largest: list[Sample] = sorted(prepared.samples["train"], key=lambda s: s.graph.num_edges)
-    chosen, loss = largest[-config.training.batch_size :], LossFunction(config.loss, prepared.species)
+    config, model, samples = prepared.config, prepared.model, prepared.samples["train"]
+    table, loss = tabulate(samples, len(prepared.species)), LossFunction(config.loss, prepared.species)
+    edges, settings = table.num_edges().tolist(), config.training
+    batches = pack(range(len(edges)), edges, settings.batch_size, settings.max_edges)
+    largest = max(batches, key=lambda batch: sum(edges[k] for k in batch))
+    chosen = [samples[k] for k in largest]
     batch = collate(chosen, prepared.statistics.offsets).to(model.device)
-    step, divisors = eager_step(model, loss), loss.divisors(chosen).to(model.device)
-    times = []
+    arguments = [values.to(model.device) for values in (loss.divisors(chosen), loss.coefficients(0.0))]
+    step, times = eager_step(model, loss), []
     for _ in range(3):
         start = time.perf_counter()
-        step(batch, divisors)
+        step(batch, *arguments)
         times.append(time.perf_counter() - start)
-    settings, edges = config.training, [sample.graph.num_edges for sample in prepared.samples["train"]]
-    steps = settings.epochs * len(pack(range(len(edges)), edges, settings.batch_size, settings.max_edges))
+    steps = settings.epochs * len(batches)
     minutes = steps * min(times) / 60
     limit = config.training.minutes
     text = f"largest batch: {batch.graph.num_edges} edges, {min(times) * 1e3:.0f} ms a step"

@@ -100,23 +100,46 @@ def _read(path: Path) -> Checkpoint | None:
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> Checkpoint:
-    """State of an optimizer: tensors by parameter and name, everything else as plain values."""
+    """State and settings of an optimizer: its tensors apart, everything else as plain values."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
-    for parameter, entries in state["state"].items():
-        for name, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"{parameter}.{name}"] = value
-            else:
-                values[f"{parameter}.{name}"] = value
-    return Checkpoint(tensors, values)
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
+    entries = {str(parameter): entries for parameter, entries in state["state"].items()}
+    return Checkpoint(tensors, {"state": _take_tensors(entries, "state", tensors), "groups": groups})
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, packed: Checkpoint) -> None:
     """Put a packed state into an optimizer of the same parameters."""
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in [*packed.tensors.items(), *packed.values.items()]:
-        parameter, _, name = key.partition(".")
-        state.setdefault(int(parameter), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    entries = _put_tensors(packed.values["state"], packed.tensors)
+    groups = [
+        {**old, **saved}
+        for old, saved in zip(optimizer.state_dict()["param_groups"], packed.values["groups"], strict=True)
+    ]
+    optimizer.load_state_dict({"state": {int(k): v for k, v in entries.items()}, "param_groups": groups})
+
+
+_TENSOR = "tensor "
+"""How a plain value names the tensor that stood in its place."""
+
+
+def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """A nest of dictionaries and lists with each tensor moved to ``tensors`` and its name in its place."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return _TENSOR + name
+    if isinstance(value, dict):
+        return {key: _take_tensors(inner, f"{name}.{key}", tensors) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_take_tensors(inner, f"{name}.{k}", tensors) for k, inner in enumerate(value)]
+    return value
+
+
+def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The reverse of `_take_tensors`."""
+    if isinstance(value, str) and value.startswith(_TENSOR):
+        return tensors[value.removeprefix(_TENSOR)]
+    if isinstance(value, dict):
+        return {key: _put_tensors(inner, tensors) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_put_tensors(inner, tensors) for inner in value]
+    return value

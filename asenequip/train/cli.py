@@ -1,4 +1,4 @@
-"""``asenequip-train``: init, check, run, resume, report; ``asenequip-train config.yaml`` is short for run."""
+"""``asenequip-train`` and its verbs; ``asenequip-train CONFIG`` is short for run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-VERBS = ("init", "check", "run", "resume", "report")
+VERBS = ("init", "check", "preprocess", "run", "resume", "report", "schema")
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells use it."""
 
@@ -75,9 +75,9 @@ def _resume(path: Path, settings: object) -> None:
 
 @app.command()
 def report(run: _Run) -> None:
-    """Draw the figures of a run anew, from its files."""
+    """Write figures, model card and HTML page of a run anew, from its files."""
     with _errors():
-        from asenequip.train.resume import redraw
+        from asenequip.train.redraw import redraw
 
         typer.echo(redraw(run))
 
@@ -107,6 +107,31 @@ def check(config: _Config, set_: _Set = []) -> None:  # noqa: B006
         raise typer.Exit(3)
 
 
+@app.command()
+def preprocess(
+    config: _Config,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    shard_size: Annotated[int, typer.Option(help="Megabytes of a shard.", min=1)] = 256,
+    set_: _Set = [],  # noqa: B006
+) -> None:
+    """Write frames and neighbour lists into shards, for data larger than memory."""
+    with _errors():
+        from asenequip.train.config import load_config
+        from asenequip.train.preprocess import preprocess as write_shards
+
+        typer.echo(write_shards(load_config(config, set_), output, shard_size))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the settings, for editors that complete and check YAML."""
+    import json
+
+    from asenequip.train.config import Config
+
+    typer.echo(json.dumps(Config.model_json_schema(), indent=1))
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     """Errors of the user's making as one sentence and exit code 2; an interrupted run as 130."""
@@ -127,7 +152,8 @@ def _exit_code(error: Exception) -> int | None:
     known: list[tuple[Callable[[], type[Exception]], int]] = [(lambda: ConfigError, 2), (lambda: RunLockedError, 4)]
     if "asenequip.train.loop" in sys.modules:
         loop = sys.modules["asenequip.train.loop"]
-        known += [(lambda: loop.NonFiniteLossError, 5), (lambda: loop.Interrupted, INTERRUPTED)]
+        known += [(lambda: loop.NonFiniteLossError, 5), (lambda: loop.FrameTooLargeError, 6)]
+        known += [(lambda: loop.Interrupted, INTERRUPTED)]
     for kind, code in known:
         if isinstance(error, kind()):
             return code

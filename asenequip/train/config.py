@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from asenequip.model.spec import AllegroSpec, PairSpec
+from asenequip.train.config_errors import flatten, sentence
 
 Energy = Literal["eV", "meV", "Hartree", "Rydberg", "kcal/mol", "kJ/mol"]
 Length = Literal["Angstrom", "Bohr", "nm"]
@@ -45,7 +54,7 @@ class Units(_Strict):
 
 
 class Dataset(_Strict):
-    """One file of labelled frames."""
+    """One file or ASE database of labelled frames."""
 
     path: str
     index: str = Field(default=":", description="Frames taken, as a Python slice.")
@@ -53,11 +62,20 @@ class Dataset(_Strict):
         default=None, description="Name in logs and metrics; the file's name without endings if absent."
     )
     weight: PositiveFloat = Field(default=1.0, description="Weight of its frames in the loss.")
+    per_epoch: PositiveFloat | None = Field(
+        default=None,
+        description="Part (< 1) or number of its training frames that is drawn anew for each epoch; all if absent.",
+    )
     own_shifts: bool = Field(
         default=False, description="Its energies have a zero of their own: fit per-type shifts for it."
     )
     keys: Keys = Keys()
     units: Units = Units()
+
+    @property
+    def label(self) -> str:
+        """Its name in metrics: ``name``, else the file's name without endings."""
+        return self.name or Path(self.path).name.split(".")[0]
 
 
 def _datasets(value: Any) -> Any:
@@ -90,6 +108,10 @@ class Data(_Strict):
     test: Datasets = []
     split: Split = Split()
     max_frames: PositiveInt | None = Field(default=None, description="Use at most this many training frames.")
+    shards: str | None = Field(
+        default=None,
+        description="Folder that `asenequip-train preprocess` wrote from these files; frames are then read from there.",
+    )
 
 
 class Pair(_Strict):
@@ -150,12 +172,25 @@ class Model(_Strict):
     energy_scales: Literal["force_rms", "force_rms_per_type"] | dict[str, float] = "force_rms"
 
 
+class Stage(_Strict):
+    """Coefficients of the loss from some part of the training on; what is absent stays as it was."""
+
+    at: Annotated[float, Field(ge=0, le=1)] = Field(description="Part of the training that is done.")
+    energy: NonNegative | None = None
+    forces: NonNegative | None = None
+    stress: NonNegative | None = None
+
+
 class Loss(_Strict):
-    """Weights and form of the loss."""
+    """Coefficients and form of the loss."""
 
     energy: NonNegative = Field(default=10.0, description="Weight of the energy per atom, residual in eV.")
     forces: NonNegative = Field(default=1.0, description="Weight of the force components, residual in eV/Angstrom.")
     stress: NonNegative = Field(default=1.0, description="Weight of the virial per atom, residual in eV.")
+    stages: list[Stage] = Field(default=[], description="Other coefficients later in training, by ascending `at`.")
+    change: Literal["step", "linear"] = Field(
+        default="step", description="step: a stage's coefficients hold from `at` on; linear: they are reached at `at`."
+    )
     kind: Literal["mse", "mae", "huber", "stratified_huber"] = "mse"
     delta: PositiveFloat = Field(
         default=0.05, description="Huber: where the square turns into a line, in units of the residual."
@@ -163,6 +198,13 @@ class Loss(_Strict):
     species_weights: dict[str, NonNegative] = Field(
         default={}, description="Weights of the forces on a species, 1 if absent."
     )
+
+    @field_validator("stages")
+    @classmethod
+    def _ascending(cls, stages: list[Stage]) -> list[Stage]:
+        if sorted(stages, key=lambda stage: stage.at) != stages:
+            raise ValueError("stages must be ordered by `at`")
+        return stages
 
 
 class Training(_Strict):
@@ -174,8 +216,18 @@ class Training(_Strict):
     )
     batch_size: PositiveInt = Field(default=4, description="Frames per step.")
     max_edges: PositiveInt | None = Field(default=None, description="Fewer frames per step where they have more edges.")
+    pad: bool = Field(
+        default=False, description="Fill batches up to few fixed sizes, so that little is compiled; see `compile`."
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Processes that read and join batches ahead; 0: the training process does."
+    )
     learning_rate: PositiveFloat = 0.01
-    optimizer: Literal["adam", "adamw", "amsgrad"] = "adam"
+    optimizer: Literal["adam", "adamw", "amsgrad", "muon", "schedule_free"] = Field(
+        default="adam",
+        description="muon: the matrices of the networks by Muon, everything else by AdamW; schedule_free: AdamW that "
+        "needs no schedule and averages the weights itself (schedule and ema then have no effect).",
+    )
     weight_decay: NonNegative = 0.0
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 50
@@ -186,6 +238,9 @@ class Training(_Strict):
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.99, description="Decay of the moving average of weights; 0: none."
+    )
+    polish: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Rounds of L-BFGS on all training frames at the end, ten iterations each."
     )
     freeze: list[str] = Field(default=[], description="Parts held fixed, such as two_body, track, readout.")
     clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient.")
@@ -222,6 +277,9 @@ class Config(_Strict):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 ...")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="Precision of the network.")
     threads: PositiveInt | None = Field(default=None, description="CPU threads; the fastest by trial if absent.")
+    loggers: list[Literal["tensorboard", "wandb"]] = Field(
+        default=[], description="Metrics go there too; each needs the package of that name."
+    )
     licence: str = Field(default="not stated", description="Licence of the potential, for its model card.")
 
     @property
@@ -250,7 +308,7 @@ def parse_config(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(item) for item in error.errors())) from None
+        raise ConfigError("\n".join(sentence(item, Config) for item in error.errors())) from None
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -297,7 +355,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
 
 def changed_settings(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Settings that differ, as {"section.name": (old, new)}."""
-    first, second = _flat(old.model_dump()), _flat(new.model_dump())
+    first, second = flatten(old.model_dump()), flatten(new.model_dump())
     return {k: (first.get(k), second.get(k)) for k in {**first, **second} if first.get(k) != second.get(k)}
 
 
@@ -332,54 +390,3 @@ def make_spec(model: Model, species: Sequence[str], neighbors: Sequence[float]) 
         )
     except ValueError as error:
         raise ConfigError(f"model: {error}") from None
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict) or (not values and prefix):
-        return {prefix: values}
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        out.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
-    return out
-
-
-def _sentence(item: Any) -> str:
-    """One line per wrong setting."""
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        known = _names_at(item["loc"][:-1])
-        name = str(item["loc"][-1])
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        if not close:
-            names = {setting.rsplit(".", 1)[-1]: setting for setting in _flat(Config().model_dump())}
-            close = [names[found] for found in difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)]
-        hint = f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(known)}."
-        return f"The settings have no '{where}'.{hint}"
-    message = item["msg"][0].lower() + item["msg"][1:]
-    return f"The setting '{where}' is wrong: {message}. Got {item['input']!r} instead."
-
-
-def _names_at(location: Sequence[Any]) -> list[str]:
-    """Names of the settings of the section at a location such as ("data", "train", 0)."""
-    model: Any = Config
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        if field is None:
-            continue
-        model = _section_of(field.annotation)
-    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _section_of(annotation: Any) -> Any:
-    """The section class inside an annotation such as list[Dataset] or Pair | None."""
-    from typing import get_args
-
-    if isinstance(annotation, type) and not get_args(annotation):
-        return annotation
-    for inner in get_args(annotation):
-        found = _section_of(inner)
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            return found
-    return None

@@ -1,10 +1,9 @@
-"""Labelled frames: reading them, dividing them, and making batches of graphs and labels."""
+"""Labelled frames, their graphs, and batches of both."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from ase import Atoms, units
 from torch import Tensor
 
 from asenequip.graph import Graph, graph_of, join_graphs
-from asenequip.train.config import ConfigError, Data, Dataset, Split, Units
+from asenequip.train.config import ConfigError, Dataset, Units
 
 ENERGY_UNITS = {
     "eV": 1.0,
@@ -45,9 +44,11 @@ class Frame:
     source : str
         File and index, for messages.
     dataset : int
-        Position of its data set.
+        Position, in ``data.train``, of the data set whose zero of energy it shares.
     weight : float
         Weight in the loss.
+    name : str
+        Name of its data set, in metrics.
     """
 
     atoms: Atoms
@@ -57,6 +58,7 @@ class Frame:
     source: str
     dataset: int = 0
     weight: float = 1.0
+    name: str = ""
 
     @property
     def isolated(self) -> bool:
@@ -88,7 +90,8 @@ class Batch:
     weights : (f,) float64
     counts : (f,) float64
         Atoms of each frame.
-    sources : tuple of str
+    sources, names : tuple of str
+        File and position, and data set, of each frame.
     """
 
     graph: Graph
@@ -98,6 +101,7 @@ class Batch:
     weights: Tensor
     counts: Tensor
     sources: tuple[str, ...]
+    names: tuple[str, ...]
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -105,32 +109,6 @@ class Batch:
             return self
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, (Tensor, Graph))}
         return replace(self, **moved)
-
-
-def read_dataset(dataset: Dataset, number: int = 0) -> list[Frame]:
-    """Read one file and take its labels.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read, holds no frames, or a label is malformed; the frame is named.
-    """
-    from ase.io import iread
-
-    path = Path(dataset.path)
-    if not path.exists():
-        raise ConfigError(f"There is no data file {path}.\nCorrect data.train, data.valid or data.test.")
-    frames = []
-    try:
-        for position, atoms in enumerate(iread(str(path), index=dataset.index)):
-            frames.append(take_labels(atoms, dataset, f"{path}#{position}", number))
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{path} cannot be read by ASE after frame {len(frames)}: {error!r}") from error
-    if not frames:
-        raise ConfigError(f"{path} holds no frames at index {dataset.index!r}.")
-    return frames
 
 
 def take_labels(atoms: Atoms, dataset: Dataset, source: str, number: int = 0) -> Frame:
@@ -159,6 +137,7 @@ def take_labels(atoms: Atoms, dataset: Dataset, source: str, number: int = 0) ->
         source=source,
         dataset=number,
         weight=dataset.weight,
+        name=dataset.label,
     )
 
 
@@ -192,104 +171,6 @@ def _label(atoms: Atoms, key: str | None, source: str, shapes: tuple[tuple[int, 
     if not np.isfinite(array).all():
         raise ConfigError(f"The label '{key}' of {source} is not a finite number.\nRemove the frame or the label.")
     return array
-
-
-def divide(frames: Sequence[Frame], split: Split, need: Sequence[str]) -> dict[str, list[int]]:
-    """Divide frames among training, validation and test.
-
-    Parameters
-    ----------
-    frames : sequence of Frame
-    split : Split
-    need : sequence of str
-        Which of "valid", "test" are to be taken from the frames.
-
-    Returns
-    -------
-    dict
-        {"train": ..., "valid": ..., "test": ...}: ascending positions in ``frames``.
-
-    Raises
-    ------
-    ConfigError
-        If a key is missing or nothing is left to train on.
-    """
-    parts: dict[str, list[int]] = {name: [] for name in SPLITS}
-    if split.method == "key":
-        for k, frame in enumerate(frames):
-            part = str(frame.atoms.info.get(split.key))
-            if part not in SPLITS:
-                raise ConfigError(
-                    f"atoms.info['{split.key}'] of {frame.source} must be train, valid or test. Got {part!r} instead."
-                )
-            if part == "train" or part in need:
-                parts[part].append(k)
-    else:
-        _divide_by_size(frames, split, need, parts)
-    if not parts["train"]:
-        raise ConfigError(f"No frames are left to train on: {len(frames)} frames, data.split is {split.model_dump()}.")
-    return parts
-
-
-def _divide_by_size(frames: Sequence[Frame], split: Split, need: Sequence[str], parts: dict[str, list[int]]) -> None:
-    """Fill ``parts`` with whole groups: single frames, or frames with one value of a key."""
-    groups: dict[object, list[int]] = {}
-    for k, frame in enumerate(frames):
-        if split.method == "group" and split.key not in frame.atoms.info:
-            raise ConfigError(f"{frame.source} has no atoms.info['{split.key}'], which data.split groups by.")
-        groups.setdefault(str(frame.atoms.info[split.key]) if split.method == "group" else k, []).append(k)
-    blocks = list(groups.values())
-    if split.method != "end":
-        order = np.random.default_rng(split.seed).permutation(len(blocks))
-        blocks = [blocks[k] for k in order]
-    total, end = len(frames), len(blocks)
-    for name in ("test", "valid"):
-        wanted = getattr(split, name)
-        wanted = round(wanted * total) if wanted < 1 else int(wanted)
-        while name in need and len(parts[name]) < wanted and end > 1:
-            end -= 1
-            parts[name] += blocks[end]
-        parts[name].sort()
-    parts["train"] = sorted(k for block in blocks[:end] for k in block)
-
-
-def load_data(data: Data, frames: Sequence[Atoms] | None = None) -> dict[str, list[Frame]]:
-    """Read and divide everything that the settings name.
-
-    Parameters
-    ----------
-    data : Data
-    frames : sequence of ase.Atoms, optional
-        In place of the files of ``data.train``.
-
-    Returns
-    -------
-    dict of lists of Frame
-        "train", "valid", "test" and "isolated": single atoms, which serve the energy shifts only.
-    """
-    if frames is None and not data.train:
-        raise ConfigError("The settings name no data: set data.train to a file (any format ASE reads).")
-    if frames is not None:
-        dataset = data.train[0] if data.train else Dataset(path="frames")
-        sources = [[take_labels(atoms, dataset, f"frame {k}") for k, atoms in enumerate(frames)]]
-    else:
-        sources = [read_dataset(dataset, k) for k, dataset in enumerate(data.train)]
-    out: dict[str, list[Frame]] = {name: [] for name in (*SPLITS, "isolated")}
-    need = [name for name in ("valid", "test") if not getattr(data, name)]
-    for part in sources:
-        out["isolated"] += [frame for frame in part if frame.isolated]
-        connected = [frame for frame in part if not frame.isolated]
-        if connected:
-            for name, chosen in divide(connected, data.split, need).items():
-                out[name] += [connected[k] for k in chosen]
-    names = {Path(dataset.path): k for k, dataset in enumerate(data.train)}
-    for name in ("valid", "test"):
-        for dataset in getattr(data, name):
-            out[name] += read_dataset(dataset, names.get(Path(dataset.path), 0))
-    out["train"] = out["train"][: data.max_frames]
-    if not out["train"]:
-        raise ConfigError("No frames are left to train on.\nGive frames with more than one atom in data.train.")
-    return out
 
 
 def species_of(frames: Sequence[Frame]) -> list[str]:
@@ -351,4 +232,5 @@ def collate(samples: Sequence[Sample], offsets: np.ndarray | None = None) -> Bat
         weights=torch.tensor([frame.weight for frame in frames], dtype=torch.float64),
         counts=torch.tensor([len(frame.atoms) for frame in frames], dtype=torch.float64),
         sources=tuple(frame.source for frame in frames),
+        names=tuple(frame.name for frame in frames),
     )

@@ -16,6 +16,7 @@ from asenequip.train.config import Config, ConfigError, Model
 from asenequip.train.data import Sample
 from asenequip.train.metrics import predict
 from asenequip.train.statistics import least_squares_shifts
+from asenequip.train.table import FrameTable
 
 _NOVELTY = 0.1
 """Part of a fresh random embedding that a new species gets on top of the mean of the old ones, to tell it apart."""
@@ -121,17 +122,15 @@ def _widen(name: str, old: torch.Tensor, fresh: torch.Tensor, num_types: int) ->
     return square.view(fresh.shape)
 
 
-def shift_to_data(model: Allegro, samples: Sequence[Sample], offsets: np.ndarray) -> None:
+def shift_to_data(model: Allegro, samples: Sequence[Sample], table: FrameTable, offsets: np.ndarray) -> None:
     """Move the energy shifts so that the energies of new data are met on average, in place.
 
     Least squares of the present errors over compositions; see `least_squares_shifts`.
     """
-    types = model.spec.num_types
-    counts = np.array([np.bincount(s.graph.types.numpy(), minlength=types) for s in samples]).reshape(-1, types)
-    labels = np.array([s.frame.energy for s in samples])
     found = np.array([p.energy for p in predict(model, samples, offsets)])
+    change = least_squares_shifts(table.atoms, table.energies - found)
     with torch.no_grad():
-        model.shifts.add_(torch.from_numpy(least_squares_shifts(counts, labels - found)).to(model.shifts.device))
+        model.shifts.add_(torch.from_numpy(change).to(model.shifts.device))
 
 
 def freeze(model: Allegro, prefixes: Sequence[str]) -> None:

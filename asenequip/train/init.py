@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from asenequip.train.config import Config, ConfigError, Dataset, Keys
-from asenequip.train.data import Frame, read_dataset
+from asenequip.train.data import Frame
+from asenequip.train.sources import read_dataset
 
 _CANDIDATES = {
     "energy": ("energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy", "Energy", "free_energy"),

@@ -3,96 +3,42 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 
+from asenequip.interrupt import Interrupted, StopRequest, stop_on_signal
 from asenequip.model.allegro import Allegro
-from asenequip.train.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    pack_optimizer,
-    save_checkpoint,
-    unpack_optimizer,
-)
+from asenequip.train.batching import Loader, epoch_order, pack
+from asenequip.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from asenequip.train.config import Config
-from asenequip.train.data import Batch, Sample, collate
-from asenequip.train.distributed import Team
+from asenequip.train.data import Batch, Sample
+from asenequip.train.distributed import Exchanged, Team, exchange
 from asenequip.train.loss import LossFunction
 from asenequip.train.metrics import validate
-from asenequip.train.schedule import MovingAverage, Plateau, learning_rate, make_optimizer
+from asenequip.train.optimizers import Optimizer
+from asenequip.train.padding import shapes_for
+from asenequip.train.polish import Polisher
+from asenequip.train.schedule import MovingAverage, Plateau, learning_rate
+from asenequip.train.state import Event, Progress, pack_state, unpack_state
 from asenequip.train.step import Step, batch_residuals, compiled_step, eager_step
+from asenequip.train.table import sources_of, tabulate
+
+_SHRINK = 0.75
+"""Part of its edges that a batch may have after one was too large for the memory."""
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss of a frame is not a number; the text names the frame."""
 
 
-class Interrupted(Exception):  # noqa: N818 (not an error: the state is saved and can be resumed)
-    """Training was asked to stop and has saved its state."""
-
-
-@dataclass
-class Progress:
-    """Where training stands.
-
-    Attributes
-    ----------
-    epoch, batch, step : int
-        Epochs done, batches done of the present one, optimiser steps taken.
-    seconds : float
-        Time spent training, over all continuations.
-    sums, weights : list of float
-        Weighted penalties of the present epoch; see `LossFunction.terms`.
-    best : float
-        Lowest validation loss.
-    best_epoch : int
-    rows : list of dict
-        One row of metrics per validated epoch.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    sums: list[float] = field(default_factory=lambda: [0.0] * 3)
-    weights: list[float] = field(default_factory=lambda: [0.0] * 3)
-    best: float = math.inf
-    best_epoch: int = 0
-    rows: list[dict[str, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Event:
-    """What the loop tells its watcher: a step or a finished epoch ("row" is then there)."""
-
-    progress: Progress
-    loss: float
-    rate: float
-    part: float
-    row: dict[str, float] | None = None
-
-
-def pack(order: Sequence[int], edges: Sequence[int], size: int, budget: int | None) -> list[list[int]]:
-    """Divide frames, in order, in batches of at most ``size`` frames and ``budget`` edges; one frame may be over it."""
-    batches: list[list[int]] = []
-    total = 0
-    for k in order:
-        full = not batches or len(batches[-1]) == size or (budget is not None and total + edges[k] > budget)
-        if full:
-            batches.append([])
-            total = 0
-        batches[-1].append(k)
-        total += edges[k]
-    return batches
+class FrameTooLargeError(MemoryError):
+    """A single frame does not fit into memory; the text names it."""
 
 
 class Trainer:
@@ -128,19 +74,29 @@ class Trainer:
         self.model, self.config, self.folder = model, config, folder
         self.train, self.valid, self.offsets, self.team = train, valid, offsets, team
         self.watch = watch or (lambda event: None)
+        settings = config.training
         self.loss = LossFunction(config.loss, model.spec.type_names)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.parameters, config.training)
-        self.average = MovingAverage.of(self.parameters, config.training.ema)
+        self.table = tabulate(train, model.spec.num_types)
+        self.edges = self.table.num_edges().tolist()
+        self.frame_weights = self.loss.frame_weights(self.table)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.parameters = list(trained.values())
+        self.optimizer = Optimizer(trained, settings)
+        self.polisher = Polisher(self.parameters)
+        self.average = MovingAverage.of(self.parameters, 0.0 if self.optimizer.averages else settings.ema)
         self.plateau = Plateau()
-        self.progress = Progress()
+        self.progress = Progress(budget=settings.max_edges)
         self.gradients: Step = eager_step(model, self.loss)
-        self._known_order: tuple[int, list[list[int]]] = (-1, [])
-        self._stop = False
+        cutoff = float(model.spec.cutoff_table()[0][0])
+        shapes = shapes_for(self.table, settings.batch_size, settings.max_edges, cutoff) if settings.pad else None
+        self.loader = Loader(train, offsets, team, settings.workers, shapes)
+        self._known_order: tuple[int, list[int]] = (-1, [])
+        self._stop = StopRequest()
         self._saved = time.monotonic()
+        self._started = self._saved
 
     def run(self) -> None:
-        """Train to the end of the schedule.
+        """Train to the end of the schedule, then polish.
 
         Raises
         ------
@@ -148,20 +104,16 @@ class Trainer:
             After SIGINT or SIGTERM, once the state is saved.
         NonFiniteLossError
             If the loss of a frame is not a number.
+        FrameTooLargeError
+            If memory does not suffice for a single frame.
         """
-        settings, progress = self.config.training, self.progress
-        with self._signals():
-            started = time.monotonic() - progress.seconds
-            while progress.epoch < settings.epochs and not self._out_of_time() and not self._stale():
-                for chosen in self._epoch_batches(progress.epoch, progress.batch):
-                    self._step(chosen, started)
-                    if self._out_of_time():
-                        break
-                    if self._stop or self._due():
-                        self.save()
-                        if self._stop:
-                            raise Interrupted
+        with stop_on_signal() as self._stop:
+            self._started = time.monotonic() - self.progress.seconds
+            while not self._ended():
+                self._run_epoch()
                 self._finish_epoch()
+            while self.progress.rounds < self.config.training.polish:
+                self._polish()
             self.save()
 
     def compile(self) -> None:
@@ -172,99 +124,120 @@ class Trainer:
         RuntimeError
             If it cannot be compiled, or gives other gradients; the eager step then stays.
         """
-        size = self.config.training.batch_size
-        largest = sorted(self.train, key=lambda sample: sample.graph.num_edges)[-size:]
-        device = self.model.device
-        batches = [
-            (collate(part, self.offsets).to(device), self.loss.divisors(part).to(device))
-            for part in (self.train[:size], largest[1:] or largest)
-        ]
-        self.gradients = compiled_step(self.model, self.loss, batches)
+        size, alone = self.config.training.batch_size, Loader(self.train, self.offsets, shapes=self.loader.shapes)
+        largest = np.argsort(self.edges, kind="stable")[-size:].tolist()
+        batches = []
+        for part in (list(range(min(size, len(self.train)))), largest[1:] or largest):
+            batch = alone.one(part)
+            if batch is not None:
+                divisors = self.frame_weights[part].sum(dim=0)
+                batches.append((batch.to(self.model.device), divisors.to(self.model.device)))
+        self.gradients = compiled_step(self.model, self.loss, batches, fixed_sizes=self.loader.shapes is not None)
 
     def fraction(self) -> float:
         """Part of the training that is done, 0-1: by epochs, or by time where that is further on."""
         settings, progress = self.config.training, self.progress
-        count = len(self._order(progress.epoch)) if progress.batch else 1
-        done = (progress.epoch + progress.batch / count) / settings.epochs
+        count = len(self._order(progress.epoch)) if progress.frames else 1
+        done = (progress.epoch + progress.frames / count) / settings.epochs
         if settings.minutes is not None:
             done = max(done, progress.seconds / (60 * settings.minutes))
         return min(1.0, done)
+
+    def _ended(self) -> bool:
+        progress, patience = self.progress, self.config.training.early_stopping
+        stale = patience is not None and progress.epoch - progress.best_epoch > patience
+        return progress.epoch >= self.config.training.epochs or self._out_of_time() or stale or progress.polishing
 
     def _out_of_time(self) -> bool:
         minutes = self.config.training.minutes
         return minutes is not None and self.progress.seconds >= 60 * minutes
 
-    def _stale(self) -> bool:
-        patience = self.config.training.early_stopping
-        return patience is not None and self.progress.epoch - self.progress.best_epoch > patience
-
-    def _epoch_batches(self, epoch: int, skip: int) -> Iterator[list[Sample]]:
-        """Batches of an epoch from number ``skip`` on."""
-        for chosen in self._order(epoch)[skip:]:
-            yield [self.train[k] for k in chosen]
-
-    def _order(self, epoch: int) -> list[list[int]]:
-        """Positions of the frames of each batch of an epoch: a matter of the seed and the epoch alone."""
+    def _order(self, epoch: int) -> list[int]:
+        """Positions of the frames of an epoch, in order."""
         if self._known_order[0] != epoch:
-            settings = self.config.training
-            shuffled = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.train)).tolist()
-            edges = [sample.graph.num_edges for sample in self.train]
-            self._known_order = epoch, pack(shuffled, edges, settings.batch_size, settings.max_edges)
+            order = epoch_order(self.config.seed, epoch, self.table.datasets, self.config.data.train)
+            self._known_order = epoch, order.tolist()
         return self._known_order[1]
 
-    def _step(self, chosen: list[Sample], started: float) -> None:
+    def _run_epoch(self) -> None:
+        """Steps up to the end of the epoch, or of the time."""
+        progress = self.progress
+        while progress.frames < len(self._order(progress.epoch)):
+            for chosen, batch in self._batches(self._order(progress.epoch)[progress.frames :]):
+                if not self._step(chosen, batch):
+                    break  # memory did not suffice: what is left is packed anew
+                if self._out_of_time():
+                    return
+                if self._stop or self._due():
+                    self._save_or_stop()
+
+    def _batches(self, order: list[int]) -> Iterator[tuple[list[int], Batch | None]]:
+        """Frames in order as batches: the positions of all, and this process's share."""
+        batches = pack(order, self.edges, self.config.training.batch_size, self.progress.budget)
+        return zip(batches, self.loader.load(batches), strict=True)
+
+    def _step(self, chosen: list[int], batch: Batch | None) -> bool:
+        """One optimiser step; False if there was not memory enough for it."""
         settings, progress = self.config.training, self.progress
         rate = learning_rate(settings, progress.step, self.fraction(), self.plateau)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        divisors = self.loss.divisors(chosen).to(self.model.device)
-        mine = self.team.share(chosen)
-        batch = collate(mine, self.offsets).to(self.model.device) if mine else None
-        sums, clock = self._all_gradients(batch, divisors, time.monotonic() - started)
-        value = float(self.loss.total(sums, divisors))
+        divisors, coefficients = self.frame_weights[chosen].sum(dim=0), self.loss.coefficients(self.fraction())
+        found = self._all_gradients(batch, divisors, coefficients)
+        if found.out_of_memory:
+            self._shrink(chosen)
+            return False
+        value = float(self.loss.total(found.sums.cpu(), divisors, coefficients))
         if not math.isfinite(value):
             raise NonFiniteLossError(self._blame(batch))
         if settings.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
-        self.optimizer.step()
+        self.optimizer.step(rate)
         self.average.update(self.parameters, progress.step)
         progress.step += 1
-        progress.batch += 1
-        progress.seconds = clock
-        progress.sums = [a + b for a, b in zip(progress.sums, sums.tolist(), strict=True)]
+        progress.frames += len(chosen)
+        progress.seconds = found.seconds
+        progress.sums = [a + b for a, b in zip(progress.sums, found.sums.tolist(), strict=True)]
         progress.weights = [a + b for a, b in zip(progress.weights, divisors.tolist(), strict=True)]
         self.watch(Event(progress, value, rate, self.fraction()))
+        return True
 
-    def _all_gradients(self, batch: Batch | None, divisors: torch.Tensor, seconds: float) -> tuple[torch.Tensor, float]:
-        """Gradients of the whole batch into the parameters; its weighted sums (3,), and the leader's clock.
+    def _all_gradients(self, batch: Batch | None, divisors: torch.Tensor, coefficients: torch.Tensor) -> Exchanged:
+        """Gradients of the whole batch into the parameters; its weighted sums, and the leader's clock."""
+        result, lacking, device = None, False, self.model.device
+        if batch is not None:
+            try:
+                result = self.gradients(batch.to(device), divisors.to(device), coefficients.to(device))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                lacking = True
+        own = Exchanged(torch.zeros(3), time.monotonic() - self._started, bool(self._stop), lacking)
+        found = exchange(self.team, self.parameters, result, own, device)
+        self._stop.requested = found.stop
+        return found
 
-        With several processes everything goes through one all-reduce: sums, clock, wish to stop, gradients.
-        """
-        result = self.gradients(batch, divisors) if batch is not None else None
-        if self.team.size == 1 and result is not None:
-            for parameter, gradient in zip(self.parameters, result.gradients, strict=True):
-                parameter.grad = gradient
-            return result.sums, seconds
-        sizes = [p.numel() for p in self.parameters]
-        flat = torch.zeros(5 + sum(sizes), dtype=torch.float64, device=self.model.device)
-        if result is not None:
-            flat[:3] = result.sums
-            flat[5:] = torch.cat([g.reshape(-1).to(torch.float64) for g in result.gradients])
-        flat[3:5] = torch.tensor([seconds if self.team.leads else 0.0, float(self._stop)])
-        flat = self.team.add(flat)
-        self._stop = bool(flat[4] > 0)
-        for parameter, gradient in zip(self.parameters, flat[5:].split(sizes), strict=True):
-            parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
-        return flat[:3], float(flat[3])
+    def _shrink(self, chosen: list[int]) -> None:
+        """Allow fewer edges to a batch, because this one was too large."""
+        edges = sum(self.edges[k] for k in chosen)
+        if len(chosen) == 1:
+            raise FrameTooLargeError(
+                f"Memory does not suffice for {sources_of(self.train)[chosen[0]]} alone, with {edges} edges.\n"
+                "Make the model or the cutoff smaller, leave the frame out, or train where there is more memory."
+            )
+        self.progress.budget = int(_SHRINK * edges)
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        text = f"Memory did not suffice for a batch of {edges} edges: from now on at most {self.progress.budget}."
+        self.watch(Event(self.progress, math.nan, math.nan, self.fraction(), text=text))
 
     def _blame(self, batch: Batch | None) -> str:
         """Which frames of a batch are not finite."""
         if batch is None:
             return f"The loss is not a number at step {self.progress.step}, on another process."
+        batch = batch.to(self.model.device)
         found = batch_residuals(self.model, batch, create_graph=False)
         wrong = ~found.energy.isfinite()
         wrong[batch.graph.frames[~found.forces.isfinite().all(dim=1)]] = True
-        names = [source for source, bad in zip(batch.sources, wrong.tolist(), strict=True) if bad]
+        names = [source for source, bad in zip(batch.sources, wrong.tolist(), strict=False) if bad]
         named = ", ".join(names or batch.sources)
         return (
             f"The loss is not a number at step {self.progress.step}, at {named}.\n"
@@ -276,62 +249,116 @@ class Trainer:
         settings, progress = self.config.training, self.progress
         progress.epoch += 1
         sums, weights = (torch.tensor(v, dtype=torch.float64) for v in (progress.sums, progress.weights))
-        row: dict[str, float] = {"epoch": progress.epoch, "step": progress.step}
-        row["learning_rate"] = learning_rate(settings, progress.step, self.fraction(), self.plateau)
-        row["train_loss"] = float(self.loss.total(sums, weights))
-        progress.batch, progress.sums, progress.weights = 0, [0.0] * 3, [0.0] * 3
-        ends = progress.epoch >= settings.epochs or self._out_of_time()
-        if progress.epoch % settings.valid_every == 0 or ends:
-            if self.valid:
-                row.update({f"valid_{k}": v for k, v in self.validate(self.valid).items()})
-            judged = row.get("valid_loss", row["train_loss"])
-            self.plateau.observe(judged, settings)
-            progress.rows.append(row)
-            if judged < progress.best:
-                progress.best, progress.best_epoch = judged, progress.epoch
-                self._save_best()
-            self.watch(Event(progress, row["train_loss"], row["learning_rate"], self.fraction(), row))
+        progress.frames, progress.sums, progress.weights = 0, [0.0] * 3, [0.0] * 3
+        if progress.epoch % settings.valid_every == 0 or self._ended():
+            rate = learning_rate(settings, progress.step, self.fraction(), self.plateau)
+            self._judge(rate, float(self.loss.total(sums, weights)))
         if self._due():
             self.save()
 
-    def validate(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """Errors of the averaged weights; see `metrics.validate`."""
-        self._swap()
-        try:
-            size, names = self.config.training.batch_size, self.model.spec.type_names
-            return validate(self.model, samples, self.loss, names, self.offsets, size, self.team)
-        finally:
-            self._swap()
+    def _judge(self, rate: float, train_loss: float) -> None:
+        """A row of metrics; the weights are kept if they are the best so far."""
+        progress = self.progress
+        row: dict[str, float] = {"epoch": progress.epoch, "step": progress.step}
+        row |= {"learning_rate": rate, "train_loss": train_loss}
+        if len(self.valid):
+            row.update({f"valid_{k}": v for k, v in self.validate(self.valid).items()})
+        judged = row.get("valid_loss", row["train_loss"])
+        self.plateau.observe(judged, self.config.training)
+        progress.rows.append(row)
+        if judged < progress.best:
+            progress.best, progress.best_epoch = judged, progress.epoch
+            self._save_best()
+        self.watch(Event(progress, row["train_loss"], row["learning_rate"], self.fraction(), row))
 
-    def _swap(self) -> None:
-        if self.config.training.ema > 0:
+    def _polish(self) -> None:
+        """One round of L-BFGS from the averaged weights, counted as an epoch of one step."""
+        progress = self.progress
+        if not progress.polishing:
+            with self.averaged():
+                kept = [parameter.detach().clone() for parameter in self.parameters]
+            with torch.no_grad():
+                for parameter, value in zip(self.parameters, kept, strict=True):
+                    parameter.copy_(value)
+            progress.polishing = True
+            self.save()
+        before = self.polisher.round(self._full_loss)
+        self.average = MovingAverage.of(self.parameters, self.average.decay)
+        progress.rounds += 1
+        progress.epoch += 1
+        progress.step += 1
+        self._judge(0.0, before)
+        self._save_or_stop()
+
+    def _full_loss(self) -> float:
+        """Loss on all training frames; its gradients are left in the parameters."""
+        sums, total = torch.zeros(3, dtype=torch.float64), [torch.zeros_like(p) for p in self.parameters]
+        divisors, done = self.frame_weights.sum(dim=0), 0
+        coefficients = self.loss.coefficients(1.0)
+        while done < len(self.train):
+            for chosen, batch in self._batches(list(range(done, len(self.train)))):
+                found = self._all_gradients(batch, divisors, coefficients)
+                if found.stop:
+                    raise Interrupted  # the state at the beginning of the round is saved
+                if found.out_of_memory:
+                    self._shrink(chosen)
+                    break
+                done += len(chosen)
+                sums += found.sums.cpu()
+                for one, parameter in zip(total, self.parameters, strict=True):
+                    one.add_(parameter.grad)  # type: ignore[arg-type]
+                self.progress.seconds = found.seconds
+        for one, parameter in zip(total, self.parameters, strict=True):
+            parameter.grad = one
+        return float(self.loss.total(sums, divisors, coefficients))
+
+    def validate(self, samples: Sequence[Sample], averaged: bool = True) -> dict[str, float]:
+        """Errors of the averaged (or present) weights; see `metrics.validate`."""
+        settings = self.config.training
+        loader = Loader(samples, self.offsets, workers=settings.workers)
+        with self.averaged(averaged):
+            return validate(self.model, loader, self.loss, self.team, settings.batch_size, self.progress.budget)
+
+    @contextmanager
+    def averaged(self, wanted: bool = True) -> Iterator[None]:
+        """The averaged weights in the place of the present ones, which are put back exactly."""
+        if not wanted or self.progress.polishing:
+            yield
+        elif self.average.decay > 0:
             self.average.swap(self.parameters)
+            try:
+                yield
+            finally:
+                self.average.swap(self.parameters)
+        else:
+            with self.optimizer.averaged():
+                yield
 
     def _due(self) -> bool:
         return time.monotonic() - self._saved >= self.config.training.checkpoint_seconds
 
+    def _save_or_stop(self) -> None:
+        self.save()
+        if self._stop:
+            raise Interrupted
+
     def save(self) -> None:
         """Write a checkpoint of the whole state (the leader does)."""
         self._saved = time.monotonic()
-        if not self.team.leads:
-            return
-        packed = pack_optimizer(self.optimizer)
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in enumerate(self.average.weights)}
-        tensors |= {f"optimizer.{k}": v for k, v in packed.tensors.items()}
-        values = {"progress": vars(self.progress), "plateau": vars(self.plateau), "optimizer": packed.values}
-        save_checkpoint(self.folder, "last", self.progress.step, Checkpoint(tensors, values))
+        if self.team.leads:
+            packed = pack_state(self.model, self.average, self._optimizers(), self.plateau, self.progress)
+            save_checkpoint(self.folder, "last", self.progress.step, packed)
+
+    def _optimizers(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer, "polisher": self.polisher}
 
     def _save_best(self) -> None:
         if not self.team.leads:
             return
-        self._swap()
-        try:
+        with self.averaged():
             tensors = dict(self.model.state_dict())
             values: dict[str, Any] = {"epoch": self.progress.epoch, "loss": self.progress.best}
             save_checkpoint(self.folder, "best", self.progress.step, Checkpoint(tensors, values), keep=1)
-        finally:
-            self._swap()
 
     def restore(self) -> list[Path]:
         """Continue from the newest undamaged checkpoint, if there is one.
@@ -342,18 +369,9 @@ class Trainer:
             Damaged checkpoints that were passed over.
         """
         checkpoint, damaged = load_checkpoint(self.folder, "last")
-        if checkpoint is None:
-            return damaged
-        groups: dict[str, dict[str, torch.Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
-        for name, tensor in checkpoint.tensors.items():
-            group, _, rest = name.partition(".")
-            groups[group][rest] = tensor
-        self.model.load_state_dict(groups["model"])
-        device = self.model.device
-        self.average.weights = [groups["average"][str(k)].to(device) for k in range(len(self.parameters))]
-        unpack_optimizer(self.optimizer, Checkpoint(groups["optimizer"], checkpoint.values["optimizer"]))
-        self.plateau = Plateau(**checkpoint.values["plateau"])
-        self.progress = Progress(**checkpoint.values["progress"])
+        if checkpoint is not None:
+            found = unpack_state(checkpoint, self.model, self.average, self._optimizers())
+            self.plateau, self.progress = found
         return damaged
 
     def load_best(self) -> int:
@@ -370,21 +388,9 @@ class Trainer:
         self.model.load_state_dict(checkpoint.tensors)
         return int(checkpoint.values["epoch"])
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM end the run after the present step (main thread only)."""
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._stop = True
-
-        handlers = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                handlers[number] = signal.signal(number, stop)
-        except ValueError:  # not the main thread: the caller's own handling stays
-            pass
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))

@@ -12,6 +12,7 @@ from torch import Tensor
 from asenequip.model.derivatives import Derivatives, sum_frames
 from asenequip.train.config import Loss
 from asenequip.train.data import Batch, Sample
+from asenequip.train.table import FrameTable, tabulate
 
 STRATA = ((0.1, 1.0), (0.3, 0.7), (1.0, 0.4), (float("inf"), 0.1))
 """Stratified Huber: (norm up to which it holds; factor of delta); large forces turn linear earlier."""
@@ -97,23 +98,33 @@ class LossFunction:
         )
         return sums, torch.stack([energy_weights.sum(), atom_weights.sum(), virial_weights.sum()])
 
+    def frame_weights(self, table: FrameTable) -> Tensor:
+        """What each frame adds to the sums of weights that `terms` gives, from the labels alone, (f, 3) float64."""
+        forces = table.labelled @ self.species_weights.numpy()
+        columns = np.stack([np.isfinite(table.energies), forces, table.has_stress], axis=1)
+        return torch.from_numpy(table.weights[:, None] * columns)
+
     def divisors(self, samples: Sequence[Sample]) -> Tensor:
         """Sums of weights (3,) float64 of samples, as `terms` gives them, from the labels alone."""
-        rows = []
-        for sample in samples:
-            frame, types = sample.frame, sample.graph.types.cpu()
-            labelled = torch.from_numpy(np.isfinite(frame.forces).all(axis=1))
-            has_virial = bool(np.isfinite(frame.stress).all()) and frame.atoms.cell.rank == 3
-            forces = float((self.species_weights[types] * labelled).sum())
-            rows.append([float(np.isfinite(frame.energy)), forces, float(has_virial)])
-            rows[-1] = [frame.weight * value for value in rows[-1]]
-        return torch.tensor(rows, dtype=torch.float64).reshape(-1, 3).sum(dim=0)
+        return self.frame_weights(tabulate(samples, len(self.species_weights))).sum(dim=0)
 
-    def total(self, sums: Tensor, weights: Tensor) -> Tensor:
-        """The loss from `terms`."""
-        settings = self.settings
-        factors = sums.new_tensor([settings.energy, settings.forces, settings.stress])
-        return (factors * sums / weights.clamp(min=1e-300)).sum()
+    def coefficients(self, part: float) -> Tensor:
+        """Coefficients (3,) float64 of energy, forces and virial when ``part`` (0-1) of the training is done."""
+        points = [(0.0, [self.settings.energy, self.settings.forces, self.settings.stress])]
+        for stage in self.settings.stages:
+            given = (stage.energy, stage.forces, stage.stress)
+            values = [old if new is None else new for new, old in zip(given, points[-1][1], strict=True)]
+            points.append((stage.at, values))
+        if self.settings.change == "step":
+            return torch.tensor([v for at, v in points if at <= part][-1], dtype=torch.float64)
+        ats = [at for at, _ in points]
+        columns = zip(*(values for _, values in points), strict=True)
+        return torch.tensor([np.interp(part, ats, column) for column in columns], dtype=torch.float64)
+
+    def total(self, sums: Tensor, weights: Tensor, coefficients: Tensor | None = None) -> Tensor:
+        """The loss from `terms`, with the coefficients of the end of training unless others are given."""
+        factors = self.coefficients(1.0) if coefficients is None else coefficients
+        return (factors.to(sums.device) * sums / weights.clamp(min=1e-300)).sum()
 
     def _force_delta(self, batch: Batch) -> Tensor | float:
         delta = self.settings.delta

@@ -207,11 +207,14 @@ def model_card(record: Mapping[str, Any]) -> str:
         if f"{name}_mae" in errors:
             mae, rmse = errors[f"{name}_mae"] * factor, errors[f"{name}_rmse"] * factor
             lines.append(f"| {label} | {mae:.3g} {small} | {rmse:.3g} {small} |")
-    lines += [
-        f"| forces on {key.rsplit('_', 1)[1]} | {value * 1e3:.3g} meV/Å | |"
-        for key, value in errors.items()
-        if key.startswith("forces_mae_")
-    ]
+    start = "forces_mae_"
+    for key in [key for key in errors if key.startswith(start)]:
+        kind, pair = key[len(start) :], (errors[key] * 1e3, errors[key.replace("_mae_", "_rmse_")] * 1e3)
+        lines.append(f"| forces on {kind} | {pair[0]:.3g} meV/Å | {pair[1]:.3g} meV/Å |")
+    for name, (label, _, factor, small) in _UNITS.items():
+        for key in [key for key in errors if key.startswith(f"{name}_mae@")]:
+            pair = (errors[key] * factor, errors[key.replace("_mae@", "_rmse@")] * factor)
+            lines.append(f"| {label}, {key.split('@')[1]} | {pair[0]:.3g} {small} | {pair[1]:.3g} {small} |")
     lines += [
         "",
         "## Known limits",

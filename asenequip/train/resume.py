@@ -1,16 +1,17 @@
-"""Going on with a run, and drawing its report anew."""
+"""Going on with a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from asenequip.artifact import Potential
 from asenequip.train.config import Config, ConfigError, changed_settings
-from asenequip.train.data import SPLITS, load_data
+from asenequip.train.data import SPLITS
 from asenequip.train.finetune import adopt_model, load_start
-from asenequip.train.run import Say, prepare, train_run
+from asenequip.train.prepare import prepare, read_data
+from asenequip.train.run import Say, train_run
 from asenequip.train.rundir import RunDirectory
+from asenequip.train.table import sources_of
 
 SAFE = (
     "training.epochs",
@@ -18,6 +19,8 @@ SAFE = (
     "training.early_stopping",
     "training.checkpoint_seconds",
     "training.valid_every",
+    "training.workers",
+    "loggers",
     "threads",
     "device",
     "output",
@@ -62,8 +65,8 @@ def resume_run(path: Path, config: Config, quiet: bool = False, say: Say = print
     with run.lock():
         if run.potential.exists():
             raise ConfigError(f"{path} is finished: {run.potential} is there.\nTrain a new run for more epochs.")
-        prepared = prepare(config, load_data(config.data))
-        _same_data(run, {name: [s.frame.source for s in prepared.samples[name]] for name in SPLITS})
+        prepared = prepare(config, read_data(config))
+        _same_data(run, {name: sources_of(prepared.samples[name]) for name in SPLITS})
         if changed:
             run.write_json(
                 "config.json", {"sha256": config.digest, "given_frames": False, "settings": config.model_dump()}
@@ -77,39 +80,3 @@ def _same_data(run: RunDirectory, now: dict[str, list[str]]) -> None:
         raise ConfigError(
             f"The frames are not those that {run.path} began with (split.json).\nPut the data back, or train a new run."
         )
-
-
-def redraw(path: Path) -> str:
-    """Draw the figures of a finished run again from its predictions and metrics; returns what was written."""
-    import csv
-
-    import numpy as np
-    from ase.io import read
-
-    from asenequip.train.report import draw_figures, voigt
-
-    run = RunDirectory(path)
-    summary: dict[str, Any] = run.read_json("summary.json")
-    with open(run.path / "metrics.csv") as stream:
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
-    frames = read(run.path / "predictions.extxyz", index=":")
-    columns: dict[str, dict[str, list[np.ndarray]]] = {}
-
-    def add(name: str, reference: np.ndarray, predicted: np.ndarray, kind: np.ndarray) -> None:
-        target = columns.setdefault(name, {"reference": [], "predicted": [], "species": []})
-        for key, value in zip(target, (reference, predicted, kind), strict=True):
-            target[key].append(np.atleast_1d(value))
-
-    for atoms in frames:
-        n, formula, results = len(atoms), atoms.get_chemical_formula(), atoms.calc.results
-        if "reference_energy" in atoms.info:
-            add("energy", atoms.info["reference_energy"] / n, results["energy"] / n, np.array(formula))
-        if "reference_forces" in atoms.arrays:
-            kinds = np.repeat(np.array(atoms.get_chemical_symbols()), 3)
-            add("forces", atoms.arrays["reference_forces"].ravel(), results["forces"].ravel(), kinds)
-        if "reference_stress" in atoms.info and "stress" in results:
-            reference = voigt(np.asarray(atoms.info["reference_stress"]).reshape(3, 3))
-            add("stress", reference, results["stress"], np.repeat(formula, 6))
-    tables = {name: {k: np.concatenate(v) for k, v in parts.items()} for name, parts in columns.items()}
-    figures = draw_figures(run, tables, rows)
-    return "\n".join(f"{figure}" for figure in figures) + f"\nSpecies: {', '.join(summary['species'])}"

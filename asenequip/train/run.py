@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +13,23 @@ from ase import Atoms
 
 from asenequip.artifact import Potential, load_artifact, save_artifact
 from asenequip.coverage import Coverage
-from asenequip.model.allegro import Allegro
-from asenequip.train.config import Config, ConfigError, make_spec, parse_config
-from asenequip.train.data import SPLITS, Frame, Sample, collate, load_data, make_samples, species_of
+from asenequip.interrupt import Interrupted
+from asenequip.train.config import Config, parse_config
+from asenequip.train.data import SPLITS
 from asenequip.train.distributed import Team, join_team
-from asenequip.train.finetune import adopt_model, extend_species, freeze, load_start, shift_to_data
-from asenequip.train.loop import Interrupted, Trainer
-from asenequip.train.loss import LossFunction
+from asenequip.train.loggers import loggers
+from asenequip.train.loop import Trainer
 from asenequip.train.metrics import predict
+from asenequip.train.page import write_page
+from asenequip.train.prepare import Prepared, pick_device, prepare, read_data
 from asenequip.train.progress import live
 from asenequip.train.report import draw_figures, model_card, parity_tables, test_frames
 from asenequip.train.rundir import RunDirectory, create_run, environment
-from asenequip.train.statistics import Statistics, gather_statistics
-from asenequip.train.step import eager_step
+from asenequip.train.state import Event
+from asenequip.train.table import sources_of
 from asenequip.train.uncertainty import fit_uncertainty
 
 Say = Callable[[str], None]
-_TRIALS = 4
-"""Steps timed for each number of threads."""
-_GAIN = 0.85
-"""More threads are taken where the time falls below this part."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that training needs, made from settings and data."""
-
-    config: Config
-    species: tuple[str, ...]
-    samples: dict[str, list[Sample]]
-    statistics: Statistics
-    model: Allegro
 
 
 def fit(
@@ -84,97 +66,13 @@ def fit(
     config = config if isinstance(config, Config) else parse_config(config)
     say: Say = (lambda text: None) if quiet else print
     team = join_team(pick_device(config.device))
-    prepared = prepare(config, load_data(config.data, frames))
+    prepared = prepare(config, read_data(config, frames))
     run = RunDirectory(Path(team.tell(str(create_run(config.output).path) if team.leads else None)))
     with run.lock() if team.leads else nullcontext():
         if team.leads:
             start_run(run, prepared, given=frames is not None)
             say(describe(prepared, run))
         return train_run(run, prepared, quiet=quiet, say=say, team=team)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that ``device`` names; "auto" is CUDA if there is one, else the CPU."""
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"The setting 'device' is wrong: {error}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("The setting 'device' asks for CUDA, but torch finds no CUDA device.\nSet device: cpu.")
-    return device
-
-
-def prepare(config: Config, frames: Mapping[str, Sequence[Frame]]) -> Prepared:
-    """Graphs, statistics and an untrained model.
-
-    Parameters
-    ----------
-    config : Config
-    frames : mapping
-        From `load_data`.
-    """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    start = load_start(config.start) if config.start is not None else None
-    if start is not None:
-        config = adopt_model(config, start.spec)
-    everything = [frame for part in frames.values() for frame in part]
-    species = config.model.species or species_of(everything)
-    if start is not None:
-        species = [*start.spec.type_names, *(name for name in species if name not in start.spec.type_names)]
-    cutoffs = _cutoffs(config, species, start)
-    samples = {name: make_samples(frames[name], species, cutoffs) for name in SPLITS}
-    if config.uncertainty is not None and not samples["valid"]:
-        raise ConfigError("The setting 'uncertainty' needs validation frames to calibrate on. Set data.split.valid.")
-    own = [dataset.own_shifts for dataset in config.data.train] or [False]
-    statistics = gather_statistics(config.model, species, samples["train"], frames["isolated"], own)
-    if start is not None:
-        model = extend_species(start, species, statistics.neighbors.tolist(), config.seed)
-        if config.model.energy_shifts != "keep":
-            shift_to_data(model, samples["train"], statistics.offsets)
-    else:
-        model = Allegro(make_spec(config.model, species, statistics.neighbors.tolist()), seed=config.seed)
-        with torch.no_grad():
-            model.scales.copy_(torch.from_numpy(statistics.scales))
-            model.shifts.copy_(torch.from_numpy(statistics.shifts))
-    freeze(model, config.training.freeze)
-    model = model.to(getattr(torch, config.dtype)).to(pick_device(config.device))
-    if config.threads is None and model.device.type == "cpu":
-        config = config.model_copy(update={"threads": pick_threads(model, samples["train"], config)})
-    return Prepared(config, tuple(species), samples, statistics, model)
-
-
-def pick_threads(model: Allegro, samples: Sequence[Sample], config: Config) -> int:
-    """Number of CPU threads that makes a training step fastest, by trying; torch is set to it.
-
-    More threads must pay: small batches do not use them, and on a machine that others use they wait for one another.
-    """
-    most, part = torch.get_num_threads(), samples[: config.training.batch_size]
-    loss = LossFunction(config.loss, model.spec.type_names)
-    step, batch = eager_step(model, loss), collate(part).to(model.device)
-    divisors, best, chosen = loss.divisors(part), math.inf, 1
-    step(batch, divisors)  # kernels are compiled here
-    for threads in sorted({1, max(1, most // 2), most}):
-        torch.set_num_threads(threads)
-        start = time.perf_counter()
-        for _ in range(_TRIALS):
-            step(batch, divisors)
-        seconds = time.perf_counter() - start
-        if seconds < _GAIN * best:
-            best, chosen = seconds, threads
-    torch.set_num_threads(chosen)
-    return chosen
-
-
-def _cutoffs(config: Config, species: Sequence[str], start: Allegro | None) -> np.ndarray:
-    """Cutoff of each ordered pair of types, (T, T), Angstrom."""
-    if start is None:
-        return np.array(make_spec(config.model, species, [1.0] * len(species)).cutoff_table())
-    return np.array(extend_species(start, species, [1.0] * len(species), 0).spec.cutoff_table())
 
 
 def describe(prepared: Prepared, run: RunDirectory) -> str:
@@ -196,9 +94,7 @@ def start_run(run: RunDirectory, prepared: Prepared, given: bool) -> None:
     config, statistics = prepared.config, prepared.statistics
     run.write_json("config.json", {"sha256": config.digest, "given_frames": given, "settings": config.model_dump()})
     run.write_json("environment.json", environment())
-    run.write_json(
-        "split.json", {name: [s.frame.source for s in samples] for name, samples in prepared.samples.items()}
-    )
+    run.write_json("split.json", {name: sources_of(samples) for name, samples in prepared.samples.items()})
     values = {
         name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(statistics).items()
     }
@@ -224,40 +120,37 @@ def train_run(
 
 def _train(run: RunDirectory, prepared: Prepared, quiet: bool, say: Say, team: Team) -> Trainer:
     """The loop, with its log; returns the trainer at the end of training."""
-    config, samples = prepared.config, prepared.samples
+    config, samples, offsets = prepared.config, prepared.samples, prepared.statistics.offsets
 
     def log(event: str, **values: object) -> None:
         if team.leads:
             run.log(event, **values)
 
-    with live(quiet) as watcher:
+    trainer = Trainer(prepared.model, config, samples["train"], samples["valid"], offsets, run.checkpoints, team=team)
+    for path in trainer.restore():
+        log("damaged", file=path.name)
+        say(f"The checkpoint {path.name} is damaged; an earlier one is used.")
+    if trainer.progress.step:
+        if team.leads:
+            run.write_metrics(trainer.progress.rows)
+        log("resume", step=trainer.progress.step, epoch=trainer.progress.epoch)
+        say(f"Resuming at epoch {trainer.progress.epoch}, step {trainer.progress.step}")
+    if config.training.compile:
+        compile_step(trainer, log, say)
+    names = config.loggers if team.leads else []
+    with live(quiet) as show, loggers(names, config, run, trainer.progress.step) as send:
 
-        def watch(event: Any) -> None:
-            if event.row is not None and team.leads:
+        def watch(event: Event) -> None:
+            if event.text is not None:
+                log("out of memory", budget=event.progress.budget)
+                say(event.text)
+            elif event.row is not None and team.leads:
                 run.write_metrics(event.progress.rows)
                 run.log("epoch", seconds=round(event.progress.seconds, 3), **event.row)
-            watcher(event)
+                send(event)
+            show(event)
 
-        trainer = Trainer(
-            prepared.model,
-            config,
-            samples["train"],
-            samples["valid"],
-            prepared.statistics.offsets,
-            run.checkpoints,
-            watch,
-            team,
-        )
-        for path in trainer.restore():
-            log("damaged", file=path.name)
-            say(f"The checkpoint {path.name} is damaged; an earlier one is used.")
-        if trainer.progress.step:
-            if team.leads:
-                run.write_metrics(trainer.progress.rows)
-            log("resume", step=trainer.progress.step, epoch=trainer.progress.epoch)
-            say(f"Resuming at epoch {trainer.progress.epoch}, step {trainer.progress.step}")
-        if config.training.compile:
-            compile_step(trainer, log, say)
+        trainer.watch = watch
         try:
             trainer.run()
         except Interrupted:
@@ -285,9 +178,9 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
     config, samples, model = prepared.config, prepared.samples, prepared.model
     best_epoch = trainer.load_best()
     model.requires_grad_(False)
-    trainer.config = config.model_copy(update={"training": config.training.model_copy(update={"ema": 0.0})})
-    errors = {name: trainer.validate(samples[name]) if samples[name] else {} for name in ("valid", "test")}
-    judged = samples["test"] or samples["valid"] or samples["train"]
+    present = [name for name in ("test", "valid", "train") if len(samples[name])]
+    errors = {name: trainer.validate(samples[name], averaged=False) if name in present else {} for name in SPLITS[1:]}
+    judged = samples[present[0]]
     predictions = predict(model, judged, prepared.statistics.offsets, config.training.batch_size)
     tables = parity_tables(judged, predictions, prepared.species)
     figures = draw_figures(run, tables, trainer.progress.rows)
@@ -317,6 +210,7 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
     record["sha256"] = potential.sha256
     run.write_json("summary.json", record)
     run.write_text("MODEL_CARD.md", model_card(record))
+    write_page(run)
     run.log("done", **{k: v for k, v in record.items() if k in ("valid", "test", "sha256", "best_epoch")})
     say(closing_lines(run, record, figures))
     return potential
@@ -346,6 +240,6 @@ def closing_lines(run: RunDirectory, record: Mapping[str, Any], figures: Sequenc
         )
     if "stress_mae" in errors:
         lines.append(f"{which} stress MAE  {errors['stress_mae'] * 160.21766:.3f} GPa")
-    lines.append(f"Figures and their numbers: {run.figures} ({len(figures)} figures)")
+    lines.append(f"Figures and their numbers: {run.figures} ({len(figures)} figures); all on one page: report.html")
     lines.append(f"Potential: {run.potential}")
     return "\n".join(lines)

@@ -1,24 +1,15 @@
-"""Learning rates, moving averages of weights, and the optimiser that the settings name."""
+"""Learning rates and moving averages of weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asenequip.train.config import Training
-
-
-def make_optimizer(parameters: Iterable[nn.Parameter], settings: Training) -> torch.optim.Optimizer:
-    """The optimiser; the learning rate is set before each step."""
-    values: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **values)
-    return torch.optim.Adam(parameters, amsgrad=settings.optimizer == "amsgrad", **values)
 
 
 @dataclass
@@ -62,7 +53,9 @@ def learning_rate(settings: Training, step: int, progress: float, plateau: Plate
     """
     warm = min(1.0, (step + 1) / (settings.warmup_steps + 1))
     final = settings.final_learning_rate
-    if settings.schedule == "cosine":
+    if settings.optimizer == "schedule_free":
+        shape = 1.0
+    elif settings.schedule == "cosine":
         shape = final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     elif settings.schedule == "plateau":
         shape = max(final, plateau.factor)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from asenequip.train.config import ConfigError, Model
-from asenequip.train.data import Frame, Sample
+from asenequip.train.data import Frame
+from asenequip.train.table import FrameTable
 
 _SMALL = 1e-3
 """eV: the scale is never below this, so that data without forces still train."""
@@ -39,34 +40,24 @@ class Statistics:
     force_rms: float
 
 
-def mean_neighbors(samples: Sequence[Sample], num_types: int) -> np.ndarray:
+def mean_neighbors(table: FrameTable) -> np.ndarray:
     """Mean number of neighbours of each type, (T,); types that are absent or alone get the mean of all, or 1.
 
     Frames without a single edge are left out: an isolated atom says nothing about the environments to come.
     """
-    edges, atoms = np.zeros(num_types), np.zeros(num_types)
-    for sample in samples:
-        if sample.graph.num_edges:
-            types = sample.graph.types.numpy()
-            edges += np.bincount(types, weights=np.diff(sample.graph.ptr.numpy()), minlength=num_types)
-            atoms += np.bincount(types, minlength=num_types)
+    connected = table.take(np.flatnonzero(table.num_edges()))
+    edges, atoms = connected.edges.sum(axis=0), connected.atoms.sum(axis=0)
     overall = edges.sum() / max(atoms.sum(), 1.0)
-    mean = np.divide(edges, atoms, out=np.full(num_types, overall), where=atoms > 0)
+    mean = np.divide(edges, atoms, out=np.full(len(edges), overall), where=atoms > 0)
     return np.where(mean > 0, mean, overall if overall > 0 else 1.0)
 
 
-def force_rms(samples: Sequence[Sample], num_types: int) -> tuple[float, np.ndarray]:
+def force_rms(table: FrameTable) -> tuple[float, np.ndarray]:
     """Root mean square of the labelled force components: over all, and of each type (T,), eV/Angstrom."""
-    squares, counts = np.zeros(num_types), np.zeros(num_types)
-    for sample in samples:
-        if not sample.graph.num_edges:
-            continue
-        labelled = np.isfinite(sample.frame.forces).all(axis=1)
-        types = sample.graph.types.numpy()[labelled]
-        squares += np.bincount(types, weights=(sample.frame.forces[labelled] ** 2).sum(axis=1), minlength=num_types)
-        counts += 3 * np.bincount(types, minlength=num_types)
+    connected = table.take(np.flatnonzero(table.num_edges()))
+    squares, counts = connected.squares.sum(axis=0), 3 * connected.labelled.sum(axis=0)
     overall = float(np.sqrt(squares.sum() / max(counts.sum(), 1.0)))
-    per_type = np.sqrt(np.divide(squares, counts, out=np.full(num_types, overall**2), where=counts > 0))
+    per_type = np.sqrt(np.divide(squares, counts, out=np.full(len(squares), overall**2), where=counts > 0))
     return overall, per_type
 
 
@@ -107,9 +98,7 @@ def isolated_shifts(frames: Sequence[Frame], species: Sequence[str]) -> dict[str
     return found
 
 
-def energy_shifts(
-    model: Model, species: Sequence[str], samples: Sequence[Sample], isolated: Sequence[Frame]
-) -> np.ndarray:
+def energy_shifts(model: Model, species: Sequence[str], table: FrameTable, isolated: Sequence[Frame]) -> np.ndarray:
     """Shifts (T,) eV as ``model.energy_shifts`` asks for.
 
     Raises
@@ -127,46 +116,42 @@ def energy_shifts(
                 "Add such frames (one atom, no pbc) to data.train, give {symbol: eV}, or set least_squares."
             )
         return np.array([given[name] for name in species], dtype=np.float64)
-    return least_squares_shifts(*_compositions(samples, len(species)))
-
-
-def _compositions(samples: Sequence[Sample], num_types: int) -> tuple[np.ndarray, np.ndarray]:
-    rows = [np.bincount(sample.graph.types.numpy(), minlength=num_types) for sample in samples]
-    return np.array(rows).reshape(-1, num_types), np.array([sample.frame.energy for sample in samples])
+    return least_squares_shifts(table.atoms, table.energies)
 
 
 def gather_statistics(
     model: Model,
     species: Sequence[str],
-    samples: Sequence[Sample],
+    table: FrameTable,
     isolated: Sequence[Frame] = (),
     own_shifts: Sequence[bool] = (False,),
 ) -> Statistics:
-    """Statistics of the training samples.
+    """Statistics of the training frames.
 
     Parameters
     ----------
     model : Model
         Says where shifts and scales come from.
     species : sequence of str
-    samples : sequence of Sample
-        Training samples.
+    table : FrameTable
+        Of the training frames.
     isolated : sequence of Frame
         Single atoms.
     own_shifts : sequence of bool
         For each data set, whether its energies have a zero of their own.
     """
     count = len(species)
-    rms, per_type = force_rms(samples, count)
+    rms, per_type = force_rms(table)
     scales = np.full(count, rms) if model.energy_scales == "force_rms" else per_type
     if isinstance(model.energy_scales, dict):
         scales = np.array([model.energy_scales.get(name, rms) for name in species])
-    shared = [s for s in samples if not own_shifts[s.frame.dataset]] or list(samples)
-    shifts = energy_shifts(model, species, shared, isolated)
-    offsets = np.zeros((len(own_shifts), count))
-    for k, own in enumerate(own_shifts):
-        mine = [s for s in samples if s.frame.dataset == k]
-        if own and mine:
-            offsets[k] = least_squares_shifts(*_compositions(mine, count)) - shifts
+    own = np.array(own_shifts)
+    shared = np.flatnonzero(~own[table.datasets])
+    shifts = energy_shifts(model, species, table.take(shared) if len(shared) else table, isolated)
+    offsets = np.zeros((len(own), count))
+    for k in np.flatnonzero(own):
+        mine = table.take(np.flatnonzero(table.datasets == k))
+        if len(mine):
+            offsets[k] = least_squares_shifts(mine.atoms, mine.energies) - shifts
     scales = np.maximum(scales, _SMALL)
-    return Statistics(mean_neighbors(samples, count), scales, shifts, offsets, rms)
+    return Statistics(mean_neighbors(table), scales, shifts, offsets, rms)

@@ -43,8 +43,9 @@ class StepResult:
     gradients: tuple[Tensor, ...]
 
 
-Step = Callable[[Batch, Tensor], StepResult]
-"""Takes a batch and the sums of weights (3,) that the loss is divided by: those of the batch it is a part of."""
+Step = Callable[[Batch, Tensor, Tensor], StepResult]
+"""Takes a batch, the sums of weights (3,) that its terms are divided by (those of the whole batch that it is a part
+of), and the coefficients (3,) of the terms in the loss."""
 
 
 class _Energies(nn.Module):
@@ -75,16 +76,18 @@ def eager_step(model: Allegro, loss: LossFunction) -> Step:
     """Loss and gradients by automatic differentiation."""
     parameters = [p for p in model.parameters() if p.requires_grad]
 
-    def step(batch: Batch, divisors: Tensor) -> StepResult:
+    def step(batch: Batch, divisors: Tensor, coefficients: Tensor) -> StepResult:
         sums, weights = loss.terms(batch_residuals(model, batch), batch)
-        total = loss.total(sums, divisors)
+        total = loss.total(sums, divisors, coefficients)
         gradients = torch.autograd.grad(total, parameters)
         return StepResult(total.detach(), sums.detach(), weights, gradients)
 
     return step
 
 
-def compiled_step(model: Allegro, loss: LossFunction, batches: Sequence[tuple[Batch, Tensor]]) -> Step:
+def compiled_step(
+    model: Allegro, loss: LossFunction, batches: Sequence[tuple[Batch, Tensor]], fixed_sizes: bool = False
+) -> Step:
     """Loss and gradients as one compiled graph, for any number of frames, atoms and edges.
 
     Parameters
@@ -95,6 +98,8 @@ def compiled_step(model: Allegro, loss: LossFunction, batches: Sequence[tuple[Ba
     batches : sequence of (Batch, (3,) float64)
         Batches and their divisors. The first is traced; compiled and eager gradients are compared on all. Give two of
         different sizes, of more than one frame.
+    fixed_sizes : bool
+        Compile anew for each size, because there are few of them; see `padding.Shapes`.
 
     Raises
     ------
@@ -108,7 +113,7 @@ def compiled_step(model: Allegro, loss: LossFunction, batches: Sequence[tuple[Ba
     parameters = [p for p in model.parameters() if p.requires_grad]
     wrapped = _Energies(model)
 
-    def flat(weights: list[Tensor], tensors: list[Tensor], divisors: Tensor) -> list[Tensor]:
+    def flat(weights: list[Tensor], tensors: list[Tensor], factors: list[Tensor]) -> list[Tensor]:
         batch = _unflatten(tensors)
         leaves = [w.detach().requires_grad_(True) for w in weights]
         values = dict(zip(names, leaves, strict=True))
@@ -117,32 +122,31 @@ def compiled_step(model: Allegro, loss: LossFunction, batches: Sequence[tuple[Ba
             return torch.func.functional_call(wrapped, values, inputs)
 
         sums, counts = loss.terms(batch_residuals(energies, batch), batch)  # type: ignore[arg-type]
-        total = loss.total(sums, divisors)
+        total = loss.total(sums, *factors)
         return [total.detach(), sums.detach(), counts, *torch.autograd.grad(total, leaves)]
 
-    eager = eager_step(model, loss)
-    wanted = [
-        eager(*arguments) for arguments in batches
-    ]  # before tracing: tables that are made on first use must be real
+    eager, coefficients = eager_step(model, loss), loss.coefficients(1.0).to(model.device)
+    # before tracing: tables that are made on first use must be real
+    wanted = [eager(batch, divisors, coefficients) for batch, divisors in batches]
     plain = [p.detach() for p in parameters]  # share memory with the parameters: optimiser steps are seen
     first, divisors = batches[0]
     try:
         with _config.patch(use_duck_shape=False):  # type: ignore[attr-defined]
             graph = make_fx(flat, tracing_mode="symbolic", _allow_non_fake_inputs=True)(
-                plain, _flatten(first), divisors
+                plain, _flatten(first), [divisors, coefficients]
             )
         graph.graph.eliminate_dead_code()
         graph.recompile()
-        compiled = torch.compile(graph, dynamic=True)
+        compiled = torch.compile(graph, dynamic=not fixed_sizes)
 
-        def step(batch: Batch, divisors: Tensor) -> StepResult:
-            if len(batch.sources) == 1:  # size one would be compiled anew
-                return eager(batch, divisors)
-            total, sums, weights, *gradients = compiled(plain, _flatten(batch), divisors)
+        def step(batch: Batch, divisors: Tensor, coefficients: Tensor) -> StepResult:
+            if batch.graph.num_frames == 1:  # size one would be compiled anew
+                return eager(batch, divisors, coefficients)
+            total, sums, weights, *gradients = compiled(plain, _flatten(batch), [divisors, coefficients])
             return StepResult(total, sums, weights, tuple(gradients))
 
-        for arguments, result in zip(batches, wanted, strict=True):
-            _compare(result, step(*arguments), model.dtype)
+        for (batch, divisors), result in zip(batches, wanted, strict=True):
+            _compare(result, step(batch, divisors, coefficients), model.dtype)
     except Exception as error:
         raise RuntimeError(f"The training step could not be compiled: {error}") from error
     return step
@@ -168,4 +172,4 @@ def _unflatten(tensors: Sequence[Tensor]) -> Batch:
     parts = dict(zip(_GRAPH, tensors, strict=False))
     labels = dict(zip(_LABELS, tensors[len(_GRAPH) :], strict=True))
     graph = Graph(num_frames=labels["counts"].shape[0], **parts)  # type: ignore[arg-type]
-    return Batch(graph=graph, sources=(), **labels)  # type: ignore[arg-type]
+    return Batch(graph=graph, sources=(), names=(), **labels)  # type: ignore[arg-type]

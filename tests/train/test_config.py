@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from asenequip.train.cli import app
 from asenequip.train.config import (
     Config,
     ConfigError,
@@ -89,3 +91,17 @@ def test_wrong_pair_cutoff_is_refused(pair: dict[str, float]) -> None:
 def test_settings_survive_their_plain_form() -> None:
     config = parse_config({"model": {"pair": {"kind": "zbl"}, "energy_shifts": {"Cu": -1.5}}})
     assert Config.model_validate(config.model_dump()) == config
+
+
+def test_schema_knows_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    app(["schema"], standalone_mode=False)
+    schema = json.loads(capsys.readouterr().out)
+    assert set(schema["properties"]) == set(Config.model_fields)
+    assert schema["$defs"]["Model"]["properties"]["l_max"]["maximum"] == 4
+
+
+@pytest.mark.parametrize("name", ["3bpa", "aspirin", "li6ps5cl", "lipscl_joint", "lpscl", "mlearn_li"])
+def test_settings_of_the_examples_are_right(name: str) -> None:
+    config = load_config(Path(__file__).parents[2] / "examples" / f"{name}.yaml")
+    assert config.output == f"runs/{name}"
+    assert config.data.train

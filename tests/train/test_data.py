@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asenequip.train.config import ConfigError, Dataset, Split, parse_config
-from asenequip.train.data import collate, divide, load_data, make_samples, read_dataset, take_labels
+from asenequip.train.data import collate, make_samples, take_labels
+from asenequip.train.sources import divide, entry_of, load_data, read_dataset
 
 
 def test_labels_are_those_of_the_calculator(frames: list[Atoms]) -> None:
@@ -79,7 +80,7 @@ def _numbered(count: int) -> list:
         atoms = bulk("Cu")
         atoms.info["group"] = k // 3
         out.append(take_labels(atoms, Dataset(path="x"), str(k)))
-    return out
+    return [entry_of(frame, Split(key="group")) for frame in out]
 
 
 @given(

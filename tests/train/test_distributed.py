@@ -17,8 +17,10 @@ from ase import Atoms
 
 from asenequip.train.config import Loss
 from asenequip.train.data import collate
+from asenequip.train.distributed import first_host, launch_environment
 from asenequip.train.loss import LossFunction
-from asenequip.train.run import load_data, prepare
+from asenequip.train.prepare import prepare
+from asenequip.train.sources import load_data
 from asenequip.train.step import batch_residuals
 
 AGREEMENT = 1e-12
@@ -27,23 +29,47 @@ CLI = [sys.executable, "-c", "from asenequip.train.cli import main; main()"]
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One of those that a job of SLURM may get."""
+    for port in np.random.default_rng(os.getpid()).permutation(np.arange(15000, 20000)).tolist():
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(port)
+    raise OSError("no port is free")
 
 
-def train(config: Path, processes: int) -> None:
-    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
+def torchrun_variables(rank: int, size: int, port: int) -> dict[str, str]:
+    names = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {name: str(value) for name, value in names.items()}
+
+
+def slurm_variables(rank: int, size: int, port: int) -> dict[str, str]:
+    """What srun sets; the port follows from the number of the job, here from a free one."""
+    job = 25000 + port - 15000
+    names = {"SLURM_PROCID": rank, "SLURM_NTASKS": size, "SLURM_LOCALID": rank, "SLURM_JOB_ID": job}
+    return {**{name: str(value) for name, value in names.items()}, "SLURM_JOB_NODELIST": "localhost"}
+
+
+def train(config: Path, processes: int, variables: Callable[[int, int, int], dict[str, str]]) -> None:
+    port = free_port()
     started = [
-        subprocess.Popen([*CLI, str(config)], env={**common, "RANK": str(rank)}, stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            [*CLI, str(config)], env={**os.environ, **variables(rank, processes, port)}, stdout=subprocess.DEVNULL
+        )
         for rank in range(processes)
     ]
-    assert [process.wait(timeout=600) for process in started] == [0] * processes
+    assert [process.wait(timeout=120) for process in started] == [0] * processes
 
 
 @pytest.mark.distributed
+@pytest.mark.parametrize("variables", [torchrun_variables, slurm_variables])
 def test_two_processes_give_the_losses_of_one(
-    data_file: Path, settings: Callable[..., dict[str, Any]], tmp_path: Path
+    data_file: Path,
+    settings: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    variables: Callable[[int, int, int], dict[str, str]],
 ) -> None:
     """Seven frames in batches of three: the shares are uneven, and in the last batch one process has none."""
     tables = []
@@ -54,7 +80,7 @@ def test_two_processes_give_the_losses_of_one(
         values = settings(data=data, training=training, dtype="float64", output=str(output))
         config = tmp_path / f"config{processes}.yaml"
         config.write_text(yaml.safe_dump(values))
-        train(config, processes)
+        train(config, processes, variables)
         tables.append(np.genfromtxt(output / "metrics.csv", delimiter=",", names=True))
     assert not (tmp_path / "run2-2").exists()
     for name in tables[0].dtype.names:
@@ -74,3 +100,43 @@ def test_divisors_are_the_weights_of_the_loss(frames: list[Atoms], settings: Cal
     batch = collate(samples)
     _, weights = loss.terms(batch_residuals(prepared.model, batch), batch)
     np.testing.assert_allclose(loss.divisors(samples).numpy(), weights.numpy(), rtol=AGREEMENT)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node7", "node7"),
+        ("gpu[007-010,15],login1", "gpu007"),
+        ("a-b[3,5-9]", "a-b3"),
+        ("login1,gpu[1-2]", "login1"),
+        ("rack[1-2]n[05-07]", "rack1n05"),
+    ],
+)
+def test_first_host_of_a_node_list(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
+
+
+@pytest.mark.parametrize("nodes", ["node7", "gpu[007-010,15]", "a-b[3,5-9]", "login1,gpu1", "n[09,11]"])
+def test_first_host_is_that_of_lightning(nodes: str) -> None:
+    environments = pytest.importorskip("lightning_fabric.plugins.environments")
+    assert first_host(nodes) == environments.SLURMEnvironment.resolve_root_node_address(nodes)
+
+
+def test_variables_of_torchrun_come_first() -> None:
+    assert launch_environment({**slurm_variables(1, 4, 15001), **torchrun_variables(0, 2, 16000)}) == (
+        torchrun_variables(0, 2, 16000)
+    )
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"SLURM_NTASKS": "4"}, slurm_variables(0, 1, 15001)]
+)
+def test_process_without_others_trains_alone(environment: dict[str, str]) -> None:
+    """SLURM_NTASKS without SLURM_PROCID: a shell inside an allocation, not a step of srun."""
+    assert launch_environment(environment) == {}
+
+
+def test_step_of_slurm_is_understood() -> None:
+    found = launch_environment({**slurm_variables(3, 4, 15077), "SLURM_JOB_NODELIST": "gpu[03-04]"})
+    wanted = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "3", "MASTER_ADDR": "gpu03", "MASTER_PORT": "15077"}
+    assert found == wanted

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ase.io import write
 from train_frames import label_with_emt
 
 from asenequip.artifact import save_artifact
@@ -19,6 +20,7 @@ from asenequip.model.spec import AllegroSpec, PairSpec
 from asenequip.train import fit
 from asenequip.train.config import ConfigError
 from asenequip.train.finetune import extend_species
+from asenequip.train.rundir import RunDirectory
 
 SMALL = {"num_scalar_features": 8, "num_tensor_features": 4, "two_body_width": 8, "latent_width": 8, "readout_width": 8}
 Settings = Callable[..., dict[str, Any]]
@@ -89,3 +91,25 @@ def test_frozen_parts_stay(settings: Settings, tmp_path: Path) -> None:
 def test_unknown_part_is_refused(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="two_body"):
         fit(label_with_emt(6, seed=8), settings(training={"freeze": ["twobody"]}))
+
+
+def test_replay_keeps_the_old_data_known(settings: Settings, tmp_path: Path) -> None:
+    """A potential of copper and aluminium goes on with gold alloys; a third of the old frames each epoch, or none."""
+    old, new = label_with_emt(12, seed=1), label_with_emt(8, seed=2, elements=("Cu", "Au"))
+    write(tmp_path / "old.extxyz", old)
+    write(tmp_path / "new.extxyz", new)
+    training = {"epochs": 20, "learning_rate": 0.02}
+    none = {"valid": 0, "test": 0}
+    start = fit(old, settings(training=training, data={"split": none}, output=str(tmp_path / "start")))
+    replayed = {"path": str(tmp_path / "old.extxyz"), "per_epoch": 0.34}
+    errors = []
+    for name, train in (
+        ("alone", [str(tmp_path / "new.extxyz")]),
+        ("replay", [str(tmp_path / "new.extxyz"), replayed]),
+    ):
+        values = settings(start=str(start.path), training=training, output=str(tmp_path / name))
+        values["data"] = {"train": train, "test": str(tmp_path / "old.extxyz"), "split": none}
+        values.pop("model")
+        fit(None, values)
+        errors.append(RunDirectory(tmp_path / name).read_json("summary.json")["test"]["forces_rmse"])
+    assert errors[1] < 0.6 * errors[0]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asenequip.train.config import parse_config
-from asenequip.train.loop import pack
+from asenequip.train.batching import epoch_order, pack
+from asenequip.train.config import Dataset, parse_config
 from asenequip.train.schedule import Plateau, learning_rate
 
 
@@ -44,3 +45,25 @@ def test_plateau_waits_and_then_divides() -> None:
         plateau.observe(loss, settings)
         rates.append(learning_rate(settings, 9, 0.0, plateau))
     assert rates == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+
+
+def test_part_of_a_data_set_is_drawn_anew_for_each_epoch() -> None:
+    sets = [Dataset(path="new"), Dataset(path="old", per_epoch=0.25), Dataset(path="few", per_epoch=3)]
+    datasets = np.repeat([0, 1, 2], [10, 40, 2])
+    orders = [epoch_order(7, epoch, datasets, sets).tolist() for epoch in range(60)]
+    for order in orders:
+        assert np.bincount(datasets[order]).tolist() == [10, 10, 2]
+        assert len(set(order)) == len(order)
+    assert set().union(*orders) == set(range(52))
+    assert orders[3] == epoch_order(7, 3, datasets, sets).tolist()
+    assert orders[3] != orders[4]
+
+
+@given(edges=st.lists(st.integers(1, 50), min_size=2, max_size=30), size=st.integers(1, 6), budget=st.integers(1, 120))
+def test_rest_of_an_epoch_packs_as_within_the_whole(edges: list[int], size: int, budget: int) -> None:
+    """What lets a run go on in the middle of an epoch."""
+    order = list(range(len(edges)))
+    whole = pack(order, edges, size, budget)
+    for done in range(len(whole)):
+        left = order[sum(map(len, whole[:done])) :]
+        assert pack(left, edges, size, budget) == whole[done:]

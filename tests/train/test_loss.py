@@ -9,7 +9,7 @@ from ase import Atoms
 
 from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import Derivatives
-from asenequip.train.config import Dataset, parse_config
+from asenequip.train.config import ConfigError, Dataset, parse_config
 from asenequip.train.data import Batch, collate, make_samples, take_labels
 from asenequip.train.loss import LossFunction, residuals
 
@@ -131,3 +131,34 @@ def test_gradient_is_that_of_finite_differences(frames: list[Atoms]) -> None:
     numeric = (values[0] - values[1]) / (2 * step)
     # truncation step^2 times a third derivative, relative to the slope
     assert float((gradient * direction).sum()) == pytest.approx(numeric, rel=1e-5)
+
+
+def coefficients(part: float, **settings: object) -> list[float]:
+    stages = [{"at": 0.5, "energy": 100.0}, {"at": 0.75, "forces": 3.0, "stress": 0.0}]
+    loss = parse_config({"loss": {"energy": 10.0, "forces": 1.0, "stress": 2.0, "stages": stages, **settings}}).loss
+    return LossFunction(loss, SPECIES).coefficients(part).tolist()
+
+
+@pytest.mark.parametrize(
+    ("part", "wanted"),
+    [(0.0, [10, 1, 2]), (0.49, [10, 1, 2]), (0.5, [100, 1, 2]), (0.75, [100, 3, 0]), (1.0, [100, 3, 0])],
+)
+def test_stages_hold_from_their_beginning_on(part: float, wanted: list[float]) -> None:
+    assert coefficients(part) == wanted
+
+
+@pytest.mark.parametrize(("part", "wanted"), [(0.25, [55, 1, 2]), (0.625, [100, 2, 1]), (0.9, [100, 3, 0])])
+def test_linear_stages_are_reached_at_their_time(part: float, wanted: list[float]) -> None:
+    assert coefficients(part, change="linear") == pytest.approx(wanted)
+
+
+def test_stages_out_of_order_are_refused() -> None:
+    with pytest.raises(ConfigError, match="ordered by `at`"):
+        parse_config({"loss": {"stages": [{"at": 0.5}, {"at": 0.2}]}})
+
+
+def test_epochs_are_judged_with_the_last_coefficients(frames: list[Atoms]) -> None:
+    batch = batch_of(frames[:3])
+    found = made_up(batch)
+    stages = [{"at": 0.9, "energy": 7.0}]
+    assert loss_of(batch, found, energy=1.0, stages=stages) == loss_of(batch, found, energy=7.0)

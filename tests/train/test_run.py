@@ -23,7 +23,8 @@ from asenequip.calculator import AllegroCalculator
 from asenequip.train import fit, parse_config
 from asenequip.train.config import ConfigError
 from asenequip.train.loop import NonFiniteLossError
-from asenequip.train.resume import redraw, resume_run
+from asenequip.train.redraw import redraw
+from asenequip.train.resume import resume_run
 from asenequip.train.rundir import RunDirectory, RunLockedError
 
 Settings = Callable[..., dict[str, Any]]
@@ -43,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_directory_is_complete(finished: Path) -> None:
     names = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
     wanted = {"config.json", "environment.json", "split.json", "statistics.json", "metrics.csv", "log.jsonl"}
-    wanted |= {"model.asnq", "MODEL_CARD.md", "summary.json", "predictions.extxyz"}
+    wanted |= {"model.asnq", "MODEL_CARD.md", "summary.json", "predictions.extxyz", "report.html"}
     for figure in ("parity_energy", "parity_forces", "parity_stress", "errors_forces", "learning_curve"):
         wanted |= {f"figures/{figure}.png", f"figures/{figure}.csv"}
     assert wanted <= names
@@ -172,9 +173,9 @@ def test_resume_refuses_changed_data(data_file: Path, settings: Settings, frames
 
 def test_nan_loss_names_the_frame(frames: list[Atoms], settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A label that turns infinite inside the loop (reading refuses one in a file) is blamed on its frame."""
-    from asenequip.train import loop
+    from asenequip.train import batching
 
-    original = loop.collate
+    original = batching.collate
 
     def poison(samples: Any, offsets: Any = None) -> Any:
         batch = original(samples, offsets)
@@ -183,7 +184,7 @@ def test_nan_loss_names_the_frame(frames: list[Atoms], settings: Settings, monke
                 batch.graph.positions[batch.graph.frames == k] *= float("nan")
         return batch
 
-    monkeypatch.setattr(loop, "collate", poison)
+    monkeypatch.setattr(batching, "collate", poison)
     with pytest.raises(NonFiniteLossError, match=r"at frame 4\.") as error:
         fit(frames, settings(data={"split": {"valid": 0, "test": 0}}, training={"batch_size": 4}))
     assert "frame 3" not in str(error.value)

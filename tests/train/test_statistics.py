@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asenequip.train.config import ConfigError, Dataset, parse_config
-from asenequip.train.data import Frame, Sample, make_samples, take_labels
+from asenequip.train.data import Frame, make_samples, take_labels
 from asenequip.train.statistics import (
     energy_shifts,
     force_rms,
@@ -19,6 +19,7 @@ from asenequip.train.statistics import (
     least_squares_shifts,
     mean_neighbors,
 )
+from asenequip.train.table import FrameTable, tabulate
 
 FIT_TOLERANCE = 1e-9
 """eV: rounding of a least-squares solution of numbers near one."""
@@ -29,27 +30,25 @@ def labelled(atoms: Atoms, energy: float = 0.0, dataset: int = 0, force: float =
     return take_labels(atoms, Dataset(path="x"), "x", dataset)
 
 
-def samples_of(frames: list[Frame], species: list[str], cutoff: float = 3.0) -> list[Sample]:
-    return make_samples(frames, species, np.full((len(species),) * 2, cutoff))
+def table_of(frames: list[Frame], species: list[str], cutoff: float = 3.0) -> FrameTable:
+    return tabulate(make_samples(frames, species, np.full((len(species),) * 2, cutoff)), len(species))
 
 
 def test_fcc_has_twelve_neighbors() -> None:
-    samples = samples_of([labelled(bulk("Cu", cubic=True))], ["Cu"])
-    np.testing.assert_array_equal(mean_neighbors(samples, 1), [12.0])
+    table = table_of([labelled(bulk("Cu", cubic=True))], ["Cu"])
+    np.testing.assert_array_equal(mean_neighbors(table), [12.0])
 
 
 def test_isolated_atoms_and_absent_types_do_not_dilute_the_mean() -> None:
-    samples = samples_of(
-        [labelled(bulk("Cu", cubic=True)), labelled(Atoms("Cu")), labelled(Atoms("H"))], ["H", "Cu", "Au"]
-    )
-    np.testing.assert_array_equal(mean_neighbors(samples, 3), [12.0, 12.0, 12.0])
+    table = table_of([labelled(bulk("Cu", cubic=True)), labelled(Atoms("Cu")), labelled(Atoms("H"))], ["H", "Cu", "Au"])
+    np.testing.assert_array_equal(mean_neighbors(table), [12.0, 12.0, 12.0])
 
 
 def test_force_rms_is_per_type() -> None:
-    samples = samples_of(
+    table = table_of(
         [labelled(bulk("Cu", cubic=True), force=2.0), labelled(bulk("Al", cubic=True), force=1.0)], ["Al", "Cu", "H"]
     )
-    overall, per_type = force_rms(samples, 3)
+    overall, per_type = force_rms(table)
     assert overall == pytest.approx(np.sqrt(2.5))
     np.testing.assert_allclose(per_type, [1.0, 2.0, np.sqrt(2.5)])
 
@@ -82,20 +81,20 @@ def test_absent_type_gets_the_mean_and_missing_energies_do_not_count() -> None:
 
 def test_isolated_atoms_give_the_shifts_where_all_are_there() -> None:
     model = parse_config({}).model
-    samples = samples_of([labelled(bulk("Cu", cubic=True), -20.0)], ["Cu"])
+    table = table_of([labelled(bulk("Cu", cubic=True), -20.0)], ["Cu"])
     isolated = [labelled(Atoms("Cu"), -1.5)]
-    assert energy_shifts(model, ["Cu"], samples, isolated) == [-1.5]
-    assert energy_shifts(model, ["Cu"], samples, []) == [-5.0]
+    assert energy_shifts(model, ["Cu"], table, isolated) == [-1.5]
+    assert energy_shifts(model, ["Cu"], table, []) == [-5.0]
 
 
 def test_isolated_atoms_that_are_wanted_and_missing_are_named() -> None:
     model = parse_config({"model": {"energy_shifts": "isolated"}}).model
     with pytest.raises(ConfigError, match="Cu"):
-        energy_shifts(model, ["Cu"], [], [])
+        energy_shifts(model, ["Cu"], table_of([], ["Cu"]), [])
 
 
 def test_each_data_set_has_its_own_zero() -> None:
     frames = [labelled(bulk("Cu", cubic=True), -20.0, 0), labelled(bulk("Cu", cubic=True), -48.0, 1)]
-    found = gather_statistics(parse_config({}).model, ["Cu"], samples_of(frames, ["Cu"]), (), (False, True))
+    found = gather_statistics(parse_config({}).model, ["Cu"], table_of(frames, ["Cu"]), (), (False, True))
     np.testing.assert_allclose(found.shifts, [-5.0])
     np.testing.assert_allclose(found.offsets, [[0.0], [-7.0]])

@@ -10,9 +10,10 @@ import torch
 from train_frames import label_with_emt
 
 from asenequip.train.config import parse_config
-from asenequip.train.data import collate, load_data
+from asenequip.train.data import collate
 from asenequip.train.loss import LossFunction
-from asenequip.train.run import prepare
+from asenequip.train.prepare import prepare
+from asenequip.train.sources import load_data
 from asenequip.train.step import compiled_step, eager_step
 
 ROUNDING = 1e-9
@@ -32,7 +33,9 @@ def test_compiled_gradients_are_the_eager_ones(settings: Callable[..., dict[str,
         for parameter in prepared.model.parameters():
             parameter.mul_(1.05)
     for chosen in (samples[5:9], samples[5:6]):
-        wanted, found = (step(collate(chosen), loss.divisors(chosen)) for step in (eager, compiled))
+        wanted, found = (
+            step(collate(chosen), loss.divisors(chosen), loss.coefficients(1.0)) for step in (eager, compiled)
+        )
         torch.testing.assert_close(found.loss, wanted.loss, rtol=ROUNDING, atol=0)
         for a, b in zip(wanted.gradients, found.gradients, strict=True):
             torch.testing.assert_close(b, a, rtol=1e-7, atol=ROUNDING * float(a.abs().max()))

@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+
+from asenequip.artifact import load_artifact
+from asenequip.train import fit
+from asenequip.train.loop import Trainer
 
 
 def label_with_emt(
@@ -51,3 +57,30 @@ def small_settings(folder: Path, **sections: Any) -> dict[str, Any]:
     for name, value in sections.items():
         base[name] = {**base[name], **value} if isinstance(base.get(name), dict) else value
     return base
+
+
+class KilledError(BaseException):
+    """Ends a training as a kill would, as far as the state on disk goes."""
+
+
+def fit_and_die(monkeypatch: pytest.MonkeyPatch, config: Any, steps: int) -> None:
+    """Train, and die before the checkpoint that follows optimiser step number ``steps``."""
+    step = Trainer._step
+
+    def dying(self: Trainer, *arguments: Any) -> bool:
+        done = step(self, *arguments)
+        if self.progress.step == steps:
+            raise KilledError
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", dying)
+        with pytest.raises(KilledError):
+            fit(None, config)
+
+
+def same_runs(first: Path, second: Path) -> bool:
+    """Whether two runs have bit for bit the same curve and the same potential."""
+    weights = [load_artifact(path / "model.asnq").model.state_dict() for path in (first, second)]
+    curves = [(path / "metrics.csv").read_text() for path in (first, second)]
+    return curves[0] == curves[1] and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
