@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import shutil
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -227,3 +229,14 @@ def test_errors_are_one_sentence(tmp_path):
     assert "must be one of" in text
     assert "Traceback" not in text
     assert "There is no file" in run("report", tmp_path, "-o", tmp_path / "p.html", code=2)
+
+
+@pytest.mark.slow
+def test_the_example_does_the_whole_study_and_does_nothing_twice(tmp_path):
+    script = Path(__file__).parents[2] / "examples" / "interphase.py"
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, script, tmp_path, "--smoke"], capture_output=True, text=True, timeout=600, check=True
+        )
+    assert "production:" not in done.stdout
+    assert "<img " in (tmp_path / "cu_ni" / "results_400" / "report.html").read_text()
