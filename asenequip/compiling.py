@@ -22,7 +22,7 @@ from ase import Atoms
 import asenequip
 from asenequip.artifact import Potential, default_golden, golden_atoms, verify
 from asenequip.fused.engine import FusedEngine, has_bfloat16, vector_lanes
-from asenequip.fused.fold import fold
+from asenequip.fused.fold import RadialTable, fold, tabulate
 from asenequip.fused.plan import Plan, unsupported
 from asenequip.graph import graph_of
 from asenequip.kernels import native
@@ -120,10 +120,12 @@ def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileRepo
             return FusedEngine(potential.spec, dtype, found[0]), CompileReport(**found[1])
         verify(potential)
         model = potential.cast("float64", "cpu")
+        plan = Plan(potential.spec, vector_lanes(dtype))
         for tolerance in TABLE_TOLERANCES:
-            constants, errors = fold(model, Plan(potential.spec, vector_lanes(dtype)), dtype, tolerance)
+            table = tabulate(model, plan, tolerance)
+            constants, _ = fold(model, plan, dtype, tolerance, table)
             engine = FusedEngine(potential.spec, dtype, constants)
-            report = _check(potential, engine, dtype, tolerance, errors["slope"])
+            report = _check(potential, engine, dtype, tolerance, table)
             if report.table_force_error <= FORCE_TOLERANCE:
                 break
         _judge(report, dtype)
@@ -137,13 +139,14 @@ def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileRepo
 
 
 def _check(
-    potential: Potential, engine: FusedEngine, dtype: str, tolerance: float, slope_error: float
+    potential: Potential, engine: FusedEngine, dtype: str, tolerance: float, table: RadialTable
 ) -> CompileReport:
     """Compare with the exact network on frames of different sizes, and the forces with finite differences."""
     spec, exact = potential.spec, potential.cast("float64", "cpu")
     rounded = potential.cast("float32" if dtype == "bfloat16" else dtype, "cpu")
     plan = Plan(spec, vector_lanes("float64"))
-    double = FusedEngine(spec, "float64", fold(exact, plan, "float64", tolerance)[0])
+    shared = table if plan.columns() == Plan(spec, vector_lanes(dtype)).columns() else None
+    double = FusedEngine(spec, "float64", fold(exact, plan, "float64", tolerance, shared)[0])
     largest = 0.0
     worst = {"force": 0.0, "energy": 0.0, "table": 0.0, "eager": 0.0, "difference": 0.0}
     for atoms in check_frames(potential):
@@ -164,7 +167,7 @@ def _check(
         eager_force_error=worst["eager"],
         difference_error=worst["difference"],
         intervals=int(engine.intervals),
-        table_slope_error=float(slope_error),
+        table_slope_error=float(table.slope_error),
         largest_force=largest,
     )
 

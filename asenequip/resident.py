@@ -214,18 +214,7 @@ class ResidentEngine:
             found = assemble(graph, vectors.detach(), gradient, output.energies.detach())
             buffers.results.copy_(_pack(found.energies, found.forces, found.virials))
 
-        if self.device.type != "cuda":
-            return step
-        aside = torch.cuda.Stream(self.device)
-        aside.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(aside):
-            for _ in range(3):  # what is made on first use must be there before the capture
-                step()
-        torch.cuda.current_stream(self.device).wait_stream(aside)
-        recorded = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(recorded):
-            step()
-        return recorded.replay
+        return _capture(step, self.device) if self.device.type == "cuda" else step
 
     def _run_unpadded(self, inputs: Tensor, num_atoms: int) -> Arrays:
         """Edges within their cutoffs only, as many as there are."""
@@ -243,6 +232,21 @@ class ResidentEngine:
         graph = Graph(positions, cell, self._types, frames, 1, centers, neighbors, shifts, ptr)
         found = evaluate_derivatives(self.model, graph, max_edges=self.max_edges)
         return _split(_pack(found.energies, found.forces, found.virials).cpu().numpy())
+
+
+def _capture(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """The step as a CUDA graph, after it has run on a stream aside: what is made on first use must be there before."""
+    with torch.cuda.device(device):
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(aside)
+        recorded = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(recorded):
+            step()
+    return recorded.replay
 
 
 def vanishes_beyond_the_cutoff(model: Allegro) -> bool:

@@ -21,7 +21,8 @@ def products_in(precision: str, device: torch.device) -> Iterator[None]:
     device : torch.device
     """
     if precision == "bfloat16":
-        with torch.autocast(device.type, torch.bfloat16):
+        # a cache of rounded weights would be freed at the end, and a captured step would still read it
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             yield
         return
     before = torch.backends.cuda.matmul.allow_tf32

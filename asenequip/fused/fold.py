@@ -13,6 +13,7 @@ Three exact identities and one measured approximation:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,31 +164,39 @@ def _fit(model: Allegro, columns: Tensor, intervals: int) -> RadialTable:
     tables, worst = [], np.zeros(4)
     for center in range(num_types):
         for neighbor in range(num_types):
-            values, _ = _radial(model, columns, (left + (nodes + 1) / 2) / intervals, center, neighbor)
-            coefficients = np.einsum("cn,knw->kcw", solve, values)
+            scalars = _scalars(model, center, neighbor)
+            coefficients = solve @ _values(scalars, columns, (left + (nodes + 1) / 2) / intervals)
             tables.append(coefficients)
-            exact, slope = _radial(model, columns, (left + (probes + 1) / 2) / intervals, center, neighbor)
+            exact, slope = _slopes(scalars, columns, (left + (probes + 1) / 2) / intervals)
             powers = np.vander(probes, DEGREE + 1, increasing=True)
             derivative = np.zeros_like(powers)
             derivative[:, 1:] = powers[:, :-1] * np.arange(1, DEGREE + 1)
-            found = np.einsum("nc,kcw->knw", powers, coefficients)
-            found_slope = np.einsum("nc,kcw->knw", derivative, coefficients) * 2 * intervals
+            found, found_slope = powers @ coefficients, derivative @ coefficients * 2 * intervals
             new = [np.abs(found - exact), np.abs(exact), np.abs(found_slope - slope), np.abs(slope)]
             worst = np.maximum(worst, [float(a.max(initial=0.0)) for a in new])
     tiny = np.finfo(float).tiny
     return RadialTable(np.stack(tables), worst[0] / max(worst[1], tiny), worst[2] / max(worst[3], tiny))
 
 
-def _radial(
-    model: Allegro, columns: Tensor, x: np.ndarray, center: int, neighbor: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Radial functions and their slopes with respect to x at reduced distances x, each (*x.shape, row) float64."""
-    flat = torch.from_numpy(np.ascontiguousarray(x).reshape(-1))
-    types = [torch.full(flat.shape, t, dtype=torch.int64) for t in (center, neighbor)]
+def _scalars(model: Allegro, center: int, neighbor: int) -> Callable[[Tensor], Tensor]:
+    """The two-body scalars of a pair of types, (S,) each, as a function of reduced distances (k,) float64."""
 
     def scalars(x: Tensor) -> Tensor:
+        types = [torch.full(x.shape, t, dtype=torch.int64) for t in (center, neighbor)]
         return model.two_body(model.radial(x, *types))
 
+    return scalars
+
+
+def _values(scalars: Callable[[Tensor], Tensor], columns: Tensor, x: np.ndarray) -> np.ndarray:
+    """Radial functions at reduced distances x, (*x.shape, row) float64."""
+    with torch.no_grad():
+        return (scalars(torch.from_numpy(x.ravel())) @ columns).numpy().reshape(*x.shape, -1)
+
+
+def _slopes(scalars: Callable[[Tensor], Tensor], columns: Tensor, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Radial functions and their slopes with respect to x, each (*x.shape, row) float64."""
+    flat = torch.from_numpy(x.ravel())
     with torch.no_grad():
         dual = torch.func.jvp(scalars, (flat,), (torch.ones_like(flat),))
     value, slope = ((t @ columns).numpy().reshape(*x.shape, -1) for t in dual[:2])
@@ -208,7 +217,9 @@ def nonzero_records(chains: dict[str, LayerPaths], dtype: str) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def fold(model: Allegro, plan: Plan, dtype: str, tolerance: float) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+def fold(
+    model: Allegro, plan: Plan, dtype: str, tolerance: float, table: RadialTable | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """All arrays of the fused evaluation, and the measured errors of its radial tables.
 
     Parameters
@@ -219,6 +230,8 @@ def fold(model: Allegro, plan: Plan, dtype: str, tolerance: float) -> tuple[dict
     dtype : {"float32", "float64", "bfloat16"}
     tolerance : float
         See `tabulate`.
+    table : RadialTable, optional
+        One that was made for the columns of this plan, in place of a new one.
 
     Returns
     -------
@@ -226,7 +239,7 @@ def fold(model: Allegro, plan: Plan, dtype: str, tolerance: float) -> tuple[dict
     errors : dict of str to float
         "value" and "slope", relative to the largest value and slope.
     """
-    table = tabulate(model, plan, tolerance)
+    table = tabulate(model, plan, tolerance) if table is None else table
     norm = model.inverse_norm.numpy()
     weights = fold_weights(model, plan)
     if dtype == "bfloat16":
