@@ -27,6 +27,7 @@ from asenequip.interface import (
     Stage,
     analyse,
     build_interface,
+    by_cluster,
     render,
     run_stages,
     summarise,
@@ -133,6 +134,20 @@ def test_memory_does_not_grow_with_the_frames(start, tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.15 * peaks[0]
+
+
+def test_clusters_of_environments_can_be_the_classes(trajectory, tmp_path):
+    frames = read(trajectory, ":12")
+    for frame in frames:
+        frame.set_array("cluster", (frame.symbols == "Ni").astype(int))
+    write(tmp_path / "clustered.extxyz", frames)
+    sides = {"electrode": ["soft"], "electrolyte": ["hard"]}
+    choices = Choices(classes=by_cluster(["soft", "hard"]), references=("Cu", "Ni"), lags=3, **sides)
+    found = analyse(tmp_path / "clustered.extxyz", choices=choices)
+    assert found.populations.names == ["soft", "hard"]
+    assert [phase.crystal for phase in found.phases] == ["Cu", "Ni"]
+    assert found.thickness is not None
+    assert found.thickness.min() > 0
 
 
 def test_too_few_frames_are_refused(trajectory):
