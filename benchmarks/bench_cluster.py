@@ -2,7 +2,7 @@
 
     python benchmarks/bench_cluster.py speed      # 5,000 / 20,000 / 50,000 points x 2 / 6 / 20 dimensions, one thread
     python benchmarks/bench_cluster.py accuracy   # normal mixtures in 2 to 20 dimensions, rotated; the 6-d double well
-    python benchmarks/bench_cluster.py figures    # the figure sets of the density-peaks paper, with default settings
+    python benchmarks/bench_cluster.py figures    # the figure sets of DADApy, with default settings
     python benchmarks/bench_cluster.py large      # a million points in 6 dimensions; 3,000 points of 1,000 coordinates
     python benchmarks/bench_cluster.py stream     # a million atoms labelled frame by frame with a fitted model
     python benchmarks/bench_cluster.py recall     # approximate neighbours against exact ones

@@ -28,7 +28,6 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.io import read
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from sklearn.metrics import adjusted_rand_score, homogeneity_completeness_v_measure
 
 from asenequip import AllegroCalculator, __version__
@@ -57,8 +56,9 @@ def silicon(calculator: Any, steps: int = 1500) -> tuple[list[Atoms], np.ndarray
         atoms = bulk("Si", "diamond", a=5.46, cubic=True) * 3
         atoms.calc = calculator
         for kelvin, count in stages:
-            MaxwellBoltzmannDistribution(atoms, temperature_K=2 * kelvin, rng=np.random.default_rng(0))
-            dynamics = Langevin(atoms, 2 * units.fs, temperature_K=kelvin, friction=0.02, rng=np.random.default_rng(1))
+            dynamics = Langevin(
+                atoms, 2 * units.fs, temperature_K=kelvin, friction=0.1, fixcm=False, rng=np.random.default_rng(1)
+            )
             dynamics.run(count)
         for _ in range(10):
             dynamics.run(20)

@@ -159,12 +159,82 @@ def active_cost(record: dict[str, Any]) -> str:
     )
 
 
+def cluster_accuracy(record: dict[str, Any]) -> str:
+    """Log densities of sets whose density is known."""
+    names = [key for key in record["rows"][0] if key not in ("set", "points")]
+    rows = []
+    for r in record["rows"]:
+        pairs = ((r[name]["mean absolute error"], r[name].get("pull")) for name in names)
+        rows.append((r["set"], r["points"], *(f"{e:.3f}" + ("" if p is None else f" ({p:.2f})") for e, p in pairs)))
+    return "\n".join(
+        [
+            "## Log densities\n",
+            "Mean absolute error of the log density and, in brackets, the spread of the errors in units of those "
+            "predicted: 1 is right (`benchmarks/bench_cluster.py accuracy`).\n",
+            table(("set", "points", *names), rows),
+        ]
+    )
+
+
+def cluster_speed(record: dict[str, Any]) -> str:
+    """Neighbours to density peaks beside DADApy."""
+    mine = [key for key in record["rows"][0] if key.startswith("own")]
+    peers = [key for key in record["rows"][0] if key.startswith("dadapy") and "/" not in key]
+    ratios = [key for key in record["rows"][0] if "/" in key]
+    rows = (
+        (r["points"], r["dimensions"], *(r[k] and r[k]["total"] for k in (*mine, *peers)), *(r.get(k) for k in ratios))
+        for r in record["rows"]
+    )
+    head = ("points", "dimensions", *(f"{key} (s)" for key in (*mine, *peers)), *ratios)
+    return "\n".join(
+        [
+            "## Density peaks beside DADApy\n",
+            "Neighbours, dimension, k*, BMTI and density peaks on one thread (`benchmarks/bench_cluster.py speed`).\n",
+            table(head, rows),
+        ]
+    )
+
+
+def cluster_figures(record: dict[str, Any]) -> str:
+    """Sets of known clusters at the default settings."""
+    names = [key for key, value in record["rows"][0].items() if isinstance(value, dict)]
+    rows = (
+        (r["set"], r["true clusters"], *(f"{r[n]['clusters']} ({r[n]['adjusted Rand index']:.3f})" for n in names))
+        for r in record["rows"]
+    )
+    return "\n".join(
+        [
+            "## Known clusters\n",
+            "Clusters found with every setting at its default and, in brackets, the adjusted Rand index over the "
+            "points whose cluster is known (`benchmarks/bench_cluster.py figures`).\n",
+            table(("set", "true clusters", *names), rows),
+        ]
+    )
+
+
+def environments(record: dict[str, Any]) -> str:
+    """Classes of environments beside what is known of them."""
+    head = ("set", "descriptor", "environments", "kinds known", "classes", "adjusted Rand index", "outside the halo")
+    more = ("share outside the halo", "homogeneity", "completeness")
+    return "\n".join(
+        [
+            "## Classes of environments\n",
+            "`benchmarks/bench_environments.py`.\n",
+            table((*head, *more), ([r[key] for key in (*head, *more)] for r in record["rows"])),
+        ]
+    )
+
+
 SECTIONS = {
     "properties": properties,
     "inference": inference,
     "precision": precision,
     "growth": growth,
     "active_cost": active_cost,
+    "cluster_accuracy": cluster_accuracy,
+    "cluster_figures": cluster_figures,
+    "cluster_speed": cluster_speed,
+    "environments": environments,
 }
 
 

@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import adjusted_rand_score
 
 from asenequip.cluster import SOAP, EnvironmentClusters, KStarNN, PAk, cluster_file
+from tests.realdata import real_data
 
 CUTOFF = 5.0
 
@@ -182,6 +183,19 @@ def test_cluster_file_writes_frames_table_and_figures(tmp_path, crystals):
     assert [row.size for row in applied.rows] == [row.size for row in report.rows]
 
 
+def test_what_a_watch_raises_ends_the_work_with_the_clusters_kept(tmp_path, crystals):
+    write(tmp_path / "traj.xyz", crystals[0])
+
+    def watch(done: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cluster_file(tmp_path / "traj.xyz", tmp_path / "out", descriptor=shells, density=PAk(), watch=watch)
+    assert EnvironmentClusters.load(tmp_path / "out/clusters.npz", shells).n_clusters_ == 3
+    assert len(read(tmp_path / "out/clustered.extxyz", ":")) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -203,3 +217,62 @@ def test_soap_tells_crystals_apart():
     truth = np.repeat(np.arange(3), [len(f) for f in frames])
     out = EnvironmentClusters(SOAP(), components=10).fit_transform(frames)
     assert adjusted_rand_score(truth, np.concatenate([f.arrays["cluster"] for f in out])) > 0.98
+
+
+@pytest.fixture(scope="module")
+def electrolyte():
+    """Li6PS5Cl in motion, and lithium, phosphorus, chlorine, sulfur of PS4 and free sulfur."""
+    frames = read(real_data("lpscl_aimd_traj/0p_run1_actual_every2.extxyz.gz"), "::12")
+    truth = []
+    for atoms in frames:
+        kinds = atoms.numbers.copy()
+        sulfur, phosphorus = np.flatnonzero(kinds == 16), np.flatnonzero(kinds == 15)
+        near = atoms.get_all_distances(mic=True)[np.ix_(sulfur, phosphorus)].min(axis=1)
+        kinds[sulfur[near > 2.8]] = 0
+        truth.append(kinds)
+    return frames, truth
+
+
+def test_sites_of_an_electrolyte_are_classes_whatever_the_view(electrolyte):
+    pytest.importorskip("dscribe.descriptors", reason="DScribe is not installed: pip install dscribe")
+    frames, truth = electrolyte
+    model = EnvironmentClusters(SOAP(["Li", "P", "S", "Cl"]), components=10, species="separately").fit(frames)
+    out = model.transform(frames)
+    assert adjusted_rand_score(np.concatenate(truth), np.concatenate([a.arrays["cluster"] for a in out])) > 0.99
+    turned, order = frames[0].copy(), np.random.default_rng(0).permutation(len(frames[0]))
+    turned.rotate(50, (3, 1, 2), rotate_cell=True)
+    density = out[0].arrays["log_density"]
+    for changed, expected in (
+        (turned, density),
+        (frames[0][order], density[order]),
+        (frames[0] * (2, 1, 1), np.tile(density, 2)),
+    ):
+        # the error of DScribe's sums is 1e-9; densities vary as the tenth power of distances and more
+        assert_allclose(model.transform(changed)[0].arrays["log_density"], expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_while_frames_stream(tmp_path):
+    code = """
+import resource
+import numpy as np
+from ase.build import bulk
+from asenequip.cluster import EnvironmentClusters, KStarNN, nearest_neighbours
+
+def shaken(seed):
+    atoms = bulk("Cu", "fcc", a=3.6, cubic=True) * (10, 5, 5)
+    atoms.positions += np.random.default_rng(seed).normal(size=(len(atoms), 3)) * 0.1
+    return atoms
+
+def near(atoms):
+    return nearest_neighbours(atoms.positions, 12, period=atoms.cell.lengths()).distances[:, 1:]
+
+model = EnvironmentClusters(near, density=KStarNN(), sample=4000).fit(shaken(seed) for seed in range(5))
+held = []
+for frame, _ in enumerate(model.stream(shaken(seed) for seed in range(150))):
+    if frame in (20, 149):
+        held.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(held[1] - held[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 16  # MiB; the frames themselves would hold 20
