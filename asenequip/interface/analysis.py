@@ -120,6 +120,8 @@ class Analysis:
         Of the interphase below and above the electrolyte, Angstrom.
     growth : dict of str to list of Fit
     diffusion, layers : DiffusionResult or None
+    electrolyte_share : float
+        Of the cell's volume, the layer "electrolyte" of ``layers``; 1 where there are no layers.
     radial : RadialResult
     order : OrderResult
     populations : PopulationResult
@@ -144,6 +146,7 @@ class Analysis:
     growth: dict[str, list[Fit]]
     diffusion: DiffusionResult | None
     layers: DiffusionResult | None
+    electrolyte_share: float
     radial: RadialResult
     order: OrderResult
     populations: PopulationResult
@@ -236,6 +239,7 @@ class _Work:
         self.classes_every = choices.classes_every or (choices.structure_every if large else 1)
         self.diffusion = Diffusion(lags, every=every)
         edges = self._edges(first)
+        self.electrolyte_share = 1.0 if edges is None else edges[2] - edges[1]
         names = ("lower interface", "electrolyte", "upper interface", "electrode")
         carriers = [symbol for symbol in choices.carriers if symbol in species] or species
         self.layers = None if edges is None else Diffusion(lags, every=every, grouping=by_layer(carriers, edges, names))
@@ -311,6 +315,7 @@ class _Work:
             growth=self._growth(profile, thickness, missing),
             diffusion=_try(self.diffusion, missing),
             layers=_try(self.layers, missing),
+            electrolyte_share=self.electrolyte_share,
             radial=self.radial.result(),
             order=self.order.result(),
             populations=self.populations.result(),

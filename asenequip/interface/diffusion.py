@@ -101,6 +101,7 @@ class Diffusion:
         self._origins: list[tuple[int, np.ndarray, np.ndarray]] = []
         self._blocks: list[np.ndarray] = []
         self._counts: list[np.ndarray] = []
+        self._finished: list[int] = []
         self._times: list[float] = []
         self._normal = np.array([0.0, 0.0, 1.0])
 
@@ -134,6 +135,8 @@ class Diffusion:
         while len(self._blocks) <= block:
             self._blocks.append(np.zeros((groups, self.lags, len(PAIRS))))
             self._counts.append(np.zeros((groups, self.lags)))
+            self._finished.append(0)
+        self._finished[block] += lag == self.lags
         inside = labels >= 0
         chosen, moved = (labels, moved) if inside.all() else (labels[inside], moved[inside])
         self._counts[block][:, lag - 1] += np.bincount(chosen, minlength=groups)
@@ -166,10 +169,9 @@ class Diffusion:
             exponent = _slope(np.log(lags[inside]), np.log(msd[:, :, inside])[..., None])[..., 0]
         across = _project(slopes, self._normal)
         trace = slopes[..., :3].sum(axis=-1)
-        origins = np.maximum((counts[:, :, -1] > 0).sum(axis=0), 1) * ((self.block - self.lags) // self.every + 1)
         return DiffusionResult(
             names=list(self.names),
-            atoms=counts[:, :, -1].sum(axis=0) / origins,
+            atoms=counts[:, :, -1].sum(axis=0) / sum(self._finished),
             lags=lags,
             msd=from_blocks(msd),
             tensor=from_blocks(slopes),

@@ -185,7 +185,7 @@ def _diffusion(summary: Mapping[str, Any]) -> str:
     for entry in summary["conductivity"]:
         value = entry["conductivity"]
         text += (
-            f"<p>Nernst-Einstein conductivity of {escape(entry['species'])} over the whole cell: "
+            f"<p>Nernst-Einstein conductivity of {escape(entry['group'])}: "
             f"{_number(value['value'], value['half_width'])} S/cm.</p>"
         )
     return text

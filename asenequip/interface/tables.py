@@ -125,22 +125,20 @@ def _fit(fit: Any) -> dict[str, Any]:
 
 
 def _conductivity(analysis: Analysis) -> list[dict[str, Any]]:
-    """Nernst-Einstein conductivity of each carrier, from its diffusion in the whole cell."""
-    result = analysis.diffusion
+    """Nernst-Einstein conductivity of each carrier: inside the electrolyte where there are layers, else of the cell."""
+    result = analysis.layers or analysis.diffusion
     if result is None or not analysis.temperature > 0:
         return []
-    return [
-        {
-            "species": symbol,
-            "charge": charge,
-            "conductivity": nernst_einstein(
-                result.isotropic[row], float(result.atoms[row]), analysis.volume, analysis.temperature, charge
-            ),
-        }
-        for symbol, charge in analysis.choices.carriers.items()
-        if symbol in result.names
-        for row in [result.names.index(symbol)]
-    ]
+    volume = analysis.volume * analysis.electrolyte_share
+    found = []
+    for symbol, charge in analysis.choices.carriers.items():
+        group = symbol if analysis.layers is None else f"{symbol}, electrolyte"
+        if group in result.names:
+            row = result.names.index(group)
+            number, speed = float(result.atoms[row]), result.isotropic[row]
+            value = nernst_einstein(speed, number, volume, analysis.temperature, charge)
+            found.append({"group": group, "charge": charge, "conductivity": value})
+    return found
 
 
 def _choices(analysis: Analysis) -> dict[str, Any]:

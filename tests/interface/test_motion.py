@@ -134,6 +134,13 @@ def test_layers_have_their_own_diffusion_along_and_none_across():
     assert_allclose(found.atoms.sum(), 400)
 
 
+def test_an_unfinished_stretch_does_not_change_the_number_of_atoms():
+    analysis = Diffusion(8, every=2, block=16)
+    for snapshot in stream(wandering(45)[1], reference="none"):
+        analysis.add(snapshot)
+    assert analysis.result().atoms.tolist() == [6.0, 6.0]
+
+
 def test_conductivity_of_one_molar_ions():
     # kappa = F^2 c D / (R T) with D = 1e-9 m^2/s, c = 1 mol/l at 298.15 K, single charge
     expected = 96485.332**2 * 1000 * 1e-9 / (8.314462618 * 298.15) / 100  # S/cm
