@@ -161,8 +161,7 @@ class EnvironmentClusters(BaseEstimator):
         if self.components is None or self.components >= rows.shape[1]:
             return np.zeros(rows.shape[1]), np.empty((0, rows.shape[1]))
         mean = rows.mean(axis=0)
-        _, vectors = np.linalg.eigh((rows - mean).T @ (rows - mean))
-        return mean, vectors[:, ::-1][:, : self.components].T
+        return mean, _principal_axes(rows - mean, self.components)
 
     def _project(self, rows: NDArray, key: int) -> NDArray:
         mean, axes = self.projections_[key]
@@ -255,6 +254,20 @@ class EnvironmentClusters(BaseEstimator):
         from asenequip.cluster.storage import load_clusters
 
         return load_clusters(path, descriptor)
+
+
+def _principal_axes(rows: NDArray, count: int) -> NDArray:
+    """Directions of the largest variance of centred `rows`, shape (count, n_features), from the smaller Gram matrix."""
+    from scipy.linalg import eigh
+
+    wide = rows.shape[0] < rows.shape[1]
+    gram = rows @ rows.T if wide else rows.T @ rows
+    size = len(gram)
+    values, vectors = eigh(gram, subset_by_index=(max(0, size - count), size - 1))
+    if not wide:
+        return np.ascontiguousarray(vectors[:, ::-1].T)
+    there = values > 1e-12 * max(values[-1], np.finfo(float).tiny)
+    return ((rows.T @ vectors[:, there]) / np.sqrt(values[there]))[:, ::-1].T.copy()
 
 
 class _Reservoir:
