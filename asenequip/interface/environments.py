@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ase import Atoms
 from ase.data import atomic_numbers
 
 from asenequip.errors import parameter_error
@@ -64,12 +63,12 @@ class Environments:
         if not names or len(set(names)) < len(names):
             raise parameter_error("rules", "Environments", "rules with names of their own", names)
         self.rules, self.names = tuple(rules), names
-        self._last: tuple[Atoms | None, np.ndarray] = (None, np.empty(0))
+        self._last: tuple[Snapshot | None, np.ndarray] = (None, np.empty(0))
 
     def __call__(self, snapshot: Snapshot) -> Labels:
         """Number of each atom's rule, -1 where none fits; kept for the analyses that ask for the same snapshot."""
-        if self._last[0] is not snapshot.atoms:
-            self._last = (snapshot.atoms, self._classify(snapshot))
+        if self._last[0] is not snapshot:
+            self._last = (snapshot, self._classify(snapshot))
         return self._last[1], self.names
 
     def _classify(self, snapshot: Snapshot) -> np.ndarray:
