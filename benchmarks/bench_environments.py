@@ -31,7 +31,7 @@ from ase.md.langevin import Langevin
 from sklearn.metrics import adjusted_rand_score, homogeneity_completeness_v_measure
 
 from asenequip import AllegroCalculator, __version__
-from asenequip.cluster import SOAP, EnvironmentClusters
+from asenequip.cluster import SOAP, Averaged, EnvironmentClusters
 from asenequip.cluster.neighbours import nearest_neighbours
 
 HERE = Path(__file__).resolve().parent
@@ -111,14 +111,20 @@ def row(name: str, described: str, frames: list[Atoms], truth: np.ndarray, model
     return found
 
 
-def compare(name: str, frames: list[Atoms], truth: np.ndarray, latent: Descriptor | None, **options: Any) -> list[dict]:
-    """One row with SOAP, one with latent features."""
+def compare(
+    name: str, frames: list[Atoms], truth: np.ndarray, latent: Descriptor | None, shell: float | None, **options: Any
+) -> list[dict]:
+    """One row with SOAP and one with latent features; with `shell`, also of each averaged over neighbours within it."""
     elements = sorted({symbol for atoms in frames for symbol in atoms.get_chemical_symbols()})
-    rows = [row(name, "SOAP", frames, truth, EnvironmentClusters(SOAP(elements), components=10, **options))]
+    described: dict[str, Descriptor] = {"SOAP": SOAP(elements)}
     if latent is not None:
-        model = EnvironmentClusters(latent, components=10, **options)
-        rows.append(row(name, "latent features", frames, truth, model))
-    return rows
+        described["latent features"] = latent
+    if shell is not None:
+        described |= {f"{key}, averaged": Averaged(value, shell) for key, value in described.items()}
+    return [
+        row(name, label, frames, truth, EnvironmentClusters(descriptor, components=10, **options))
+        for label, descriptor in described.items()
+    ]
 
 
 def main() -> None:
@@ -130,16 +136,16 @@ def main() -> None:
     rows: list[dict] = []
     if "crystals" in options.sets:
         packaged = AllegroCalculator(files("asenequip.data") / "emt.asnq", device="cpu")
-        rows += compare("fcc, bcc, hcp, liquid", *crystals(), packaged.descriptors)
+        rows += compare("fcc, bcc, hcp, liquid", *crystals(), packaged.descriptors, 3.6)
     if "silicon" in options.sets and options.silicon:
         calculator = AllegroCalculator(options.silicon, device="cpu")
-        rows += compare("silicon, solid and liquid", *silicon(calculator), calculator.descriptors)
+        rows += compare("silicon, solid and liquid", *silicon(calculator), calculator.descriptors, 3.0)
     latent = AllegroCalculator(options.electrolyte, device="cpu").descriptors if options.electrolyte else None
     if "polymorphs" in options.sets:
-        rows += compare("polymorphs of Li-P-S", *polymorphs(), latent, species="separately")
+        rows += compare("polymorphs of Li-P-S", *polymorphs(), latent, None, species="separately")
     if "electrolyte" in options.sets:
         for kind, label in (("inherent", "Li6PS5Cl, inherent structures"), ("actual", "Li6PS5Cl, dynamics")):
-            rows += compare(label, *electrolyte(kind, "::4"), latent, species="separately")
+            rows += compare(label, *electrolyte(kind, "::4"), latent, None, species="separately")
     report = {"versions": {"asenequip": __version__, "numpy": np.__version__}, "rows": rows}
     target = HERE / "results" / "environments.json"
     target.write_text(json.dumps(report, indent=1) + "\n")

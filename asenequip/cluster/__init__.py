@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         select_features,
     )
     from asenequip.cluster.density_peaks import DensityPeaks
-    from asenequip.cluster.descriptors import SOAP, CallableDescriptor
+    from asenequip.cluster.descriptors import SOAP, Averaged, CallableDescriptor
     from asenequip.cluster.dimension_estimators import Gride, TwoNN
     from asenequip.cluster.estimator import EnvironmentClusters
     from asenequip.cluster.estimators import BMTI, KNN, KStarNN, PAk
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asenequip.cluster.report import cluster_file
 
 _HOMES = {
+    "Averaged": "descriptors",
     "BMTI": "estimators",
     "KNN": "estimators",
     "SOAP": "descriptors",
@@ -47,6 +48,7 @@ __all__ = [
     "BMTI",
     "KNN",
     "SOAP",
+    "Averaged",
     "CallableDescriptor",
     "DensityPeaks",
     "EnvironmentClusters",

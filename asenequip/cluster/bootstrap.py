@@ -76,10 +76,8 @@ def bootstrap_errors(
     multipliers = np.random.default_rng(seed).normal(size=(n, samples))
     if counts is not None:
         multipliers *= np.sqrt(counts)[:, None]
-    if native.library() is None:
-        spread = _Numpy(points, graph, links, system.weights, landscape.period)
-    else:
-        spread = _Compiled(points, graph, links, system.weights, landscape.period)
+    kind = _Numpy if native.library() is None else _Compiled
+    spread = kind(points, graph, links, system.weights, landscape.period)
     scaled = shifts if factor is None else shifts.scaled(factor)
     right = np.zeros((n, samples + 1))
     right[:, :-1] = spread.samples(scaled, multipliers)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from asenequip.cluster._checks import check
 
-__all__ = ["SOAP", "CallableDescriptor", "Descriptor", "describe", "windowed"]
+__all__ = ["SOAP", "Averaged", "CallableDescriptor", "Descriptor", "describe", "windowed"]
 
 
 @runtime_checkable
@@ -107,6 +107,38 @@ class SOAP:
         return rows
 
 
+class Averaged:
+    """A descriptor averaged over each atom and its neighbours.
+
+    Thermal motion spreads the environments of a hot crystal until they overlap with those of others; the mean over the
+    neighbours keeps what they have in common, as in averaged bond-order parameters (Lechner and Dellago 2008,
+    J. Chem. Phys. 129, 114707).
+
+    Parameters
+    ----------
+    descriptor : callable
+        `descriptor(atoms)` gives one row per atom.
+    cutoff : float
+        Neighbours within this distance, Angstrom; of the same element only, so that elements stay apart.
+    """
+
+    def __init__(self, descriptor: Descriptor, cutoff: float = 3.5) -> None:
+        self.descriptor = descriptor
+        self.cutoff = cutoff
+
+    def __call__(self, atoms: Atoms) -> NDArray:
+        """Give one row per atom, shape (n_atoms, n_features)."""
+        from ase.neighborlist import neighbor_list
+        from scipy.sparse import csr_matrix
+
+        first, second = neighbor_list("ij", atoms, self.cutoff)
+        alike = atoms.numbers[first] == atoms.numbers[second]
+        n = len(atoms)
+        links = csr_matrix((np.ones(int(alike.sum())), (first[alike], second[alike])), shape=(n, n))
+        rows = np.asarray(self.descriptor(atoms), np.float64)
+        return (rows + links @ rows) / (1 + np.asarray(links.sum(axis=1)).reshape(-1, 1))
+
+
 def describe(descriptor: Descriptor, atoms: Atoms, frame: int) -> NDArray[np.float64]:
     """Describe one frame and check what comes back.
 
@@ -186,6 +218,9 @@ def descriptor_config(descriptor: Any) -> str:
     """Give the JSON that a saved model keeps of its descriptor."""
     if isinstance(descriptor, SOAP):
         return json.dumps({"kind": "soap", **descriptor.config()})
+    if isinstance(descriptor, Averaged):
+        inner = descriptor_config(descriptor.descriptor)
+        return json.dumps({"kind": "averaged", "cutoff": descriptor.cutoff, "descriptor": inner, "name": "Averaged"})
     name = getattr(descriptor, "name", getattr(descriptor, "__name__", type(descriptor).__name__))
     return json.dumps({"kind": "callable", "name": name})
 
@@ -194,4 +229,7 @@ def descriptor_from_config(text: str) -> Any:
     """Build the descriptor of a saved model, None where it was the user's own function."""
     config = json.loads(text)
     kind = config.pop("kind")
+    if kind == "averaged":
+        inner = descriptor_from_config(config["descriptor"])
+        return None if inner is None else Averaged(inner, config["cutoff"])
     return SOAP(config.pop("species"), **config) if kind == "soap" else None

@@ -15,7 +15,7 @@ from ase.neighborlist import neighbor_list
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import adjusted_rand_score
 
-from asenequip.cluster import SOAP, EnvironmentClusters, KStarNN, PAk, cluster_file
+from asenequip.cluster import SOAP, Averaged, EnvironmentClusters, KStarNN, PAk, cluster_file
 from tests.realdata import real_data
 
 CUTOFF = 5.0
@@ -119,6 +119,24 @@ def test_a_window_averages_consecutive_frames():
     points = rows.support.points[rows.support.inverse].reshape(5, len(frames[0]), -1)
     expected = [np.mean(seen[max(0, t - 1) : t + 2], axis=0) for t in range(5)]
     assert_allclose(points, expected, atol=1e-12)
+
+
+def test_averaging_over_neighbours_is_the_mean_over_a_shell():
+    atoms = shaken("fcc", 3, 7)
+    atoms.symbols[::4] = "Ni"
+    distances = atoms.get_all_distances(mic=True)
+    alike = (distances < 3.0) & (atoms.numbers[:, None] == atoms.numbers)
+    rows = np.random.default_rng(8).normal(size=(len(atoms), 4))
+    expected = [rows[near].mean(axis=0) for near in alike]
+    assert_allclose(Averaged(lambda _: rows, 3.0)(atoms), expected, atol=1e-12)
+
+
+def test_averaged_soap_loads_without_help(tmp_path):
+    pytest.importorskip("dscribe.descriptors", reason="DScribe is not installed: pip install dscribe")
+    atoms = shaken("fcc", 3, 9)
+    model = EnvironmentClusters(Averaged(SOAP(["Cu"]), 3.2), components=4, density=KStarNN()).fit(atoms)
+    again = EnvironmentClusters.load(model.save(tmp_path / "clusters.npz"))
+    assert_array_equal(again.transform(atoms)[0].arrays["log_density"], model.transform(atoms)[0].arrays["log_density"])
 
 
 def test_streaming_reads_no_further_than_the_window(fitted, crystals):
