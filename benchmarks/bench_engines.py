@@ -136,13 +136,16 @@ def figure(rows: list[dict[str, float]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plot, axes = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained")
+    plot, axes = plt.subplots(1, 2, figsize=(8, 3.5), layout="constrained", subplot_kw={"xscale": "log"})
     for ranks in sorted({row["ranks"] for row in rows}):
         mine = [row for row in rows if row["ranks"] == ranks]
         atoms = [row["atoms"] for row in mine]
         label = f"{ranks:.0f} process{'es' if ranks > 1 else ''}"
-        axes[0].semilogx(atoms, [row["us_per_atom_and_step"] for row in mine], "o-", label=label)
-        axes[1].semilogx(atoms, [row["ghosts_per_owned_atom"] for row in mine], "o-", label=label)
+        for panel in axes:
+            panel.set_xticks(atoms, [f"{number:.0f}" for number in atoms])
+            panel.minorticks_off()
+        axes[0].plot(atoms, [row["us_per_atom_and_step"] for row in mine], "o-", label=label)
+        axes[1].plot(atoms, [row["ghosts_per_owned_atom"] for row in mine], "o-", label=label)
     axes[0].set(xlabel="atoms", ylabel="µs per atom and step", ylim=(0, None))
     axes[1].set(xlabel="atoms", ylabel="ghosts per owned atom", ylim=(0, None))
     axes[0].legend()
