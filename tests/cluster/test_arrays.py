@@ -338,6 +338,7 @@ def test_importing_the_subpackage_loads_nothing_heavy():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.slow  # PyNNDescent compiles for a minute
 def test_approximate_neighbours_measure_their_recall():
     pytest.importorskip("pynndescent", reason="PyNNDescent is not installed: pip install pynndescent")
     points = np.random.default_rng(24).normal(size=(2000, 16))
