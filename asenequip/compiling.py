@@ -31,8 +31,9 @@ from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import Derivatives, evaluate_derivatives
 from asenequip.neighbors import EdgeList, find_edges
 
-TABLE_TOLERANCES = (3e-7, 3e-8, 3e-9)
-"""Slope errors, relative to the largest slope, that the radial tables are refined to, until the forces are right."""
+TABLE_TOLERANCES = (1e-5, 3e-7, 3e-8, 3e-9)
+"""Slope errors, relative to the largest slope, that the radial tables are refined to until the forces are right. The
+compiled form in float64 begins with the second."""
 
 FORCE_TOLERANCE = 1e-6
 """eV/Angstrom: largest error that the tables may bring to the forces of the frames of the check, in float64."""
@@ -121,7 +122,7 @@ def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileRepo
         verify(potential)
         model = potential.cast("float64", "cpu")
         plan = Plan(potential.spec, vector_lanes(dtype))
-        for tolerance in TABLE_TOLERANCES:
+        for tolerance in TABLE_TOLERANCES[1 if dtype == "float64" else 0 :]:
             table = tabulate(model, plan, tolerance)
             constants, _ = fold(model, plan, dtype, tolerance, table)
             engine = FusedEngine(potential.spec, dtype, constants)
