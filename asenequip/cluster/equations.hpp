@@ -68,7 +68,8 @@ extern "C" int64_t random_shifts(const Space* space, const Rows* hoods, const do
       for (int64_t b = 0; b < B; ++b) sum[b] += xi[b];
     }
     for (int64_t a = 0; a < d; ++a)
-      for (int64_t b = 0; b < B; ++b) out[a * B + b] = (scale[i] * out[a * B + b] - sum[b] * gradient[i * d + a]) / total[i];
+      for (int64_t b = 0; b < B; ++b)
+        out[a * B + b] = (scale[i] * out[a * B + b] - sum[b] * gradient[i * d + a]) / total[i];
   }
   return 0;
 }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Arguments", "library", "run"]
 
-SOURCES = ("search.hpp", "graph.hpp", "equations.hpp")
+SOURCES = ("leaves.hpp", "search.hpp", "graph.hpp", "equations.hpp")
 
 
 @functools.lru_cache(maxsize=1)

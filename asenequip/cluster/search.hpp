@@ -1,98 +1,4 @@
-// Exact nearest neighbours: leaves of a tree are scanned in float32, and what passes is measured in float64.
-
-#include <algorithm>
-#include <cfloat>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <limits>
-#include <vector>
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
-static constexpr int LEAF = 64;   // points of a leaf: as many as the bits of a mask of hits
-static constexpr int GROUP = 32;  // queries that share one list of leaves
-static constexpr double HALF_ULP = 0x1p-24;  // rounding of float32
-static constexpr double INFINITE = std::numeric_limits<double>::infinity();
-
-typedef float Lanes __attribute__((vector_size(64), aligned(64)));
-
-// Leaves of up to 64 points, near in space; `order` lists the points leaf by leaf.
-struct Leaves {
-  const double* x;  // (n, d)
-  int64_t n, d;
-  std::vector<int64_t> order, begin;
-
-  Leaves(const double* x, int64_t n, int64_t d) : x(x), n(n), d(d), order(n) {
-    for (int64_t i = 0; i < n; ++i) order[i] = i;
-    if (n) split(0, n);
-    begin.push_back(n);
-  }
-
-  int64_t count() const { return int64_t(begin.size()) - 1; }
-
-  // halves along the widest axis, the first half in whole leaves
-  void split(int64_t first, int64_t last) {
-    if (last - first <= LEAF) { begin.push_back(first); return; }
-    std::vector<double> low(d, INFINITE), high(d, -INFINITE);
-    for (int64_t p = first; p < last; ++p)
-      for (int64_t a = 0; a < d; ++a) {
-        const double v = x[order[p] * d + a];
-        low[a] = std::min(low[a], v);
-        high[a] = std::max(high[a], v);
-      }
-    int64_t axis = 0;
-    for (int64_t a = 1; a < d; ++a)
-      if (high[a] - low[a] > high[axis] - low[axis]) axis = a;
-    const int64_t leaves = (last - first + LEAF - 1) / LEAF, middle = first + leaves / 2 * LEAF;
-    const double* column = x + axis;
-    const int64_t stride = d;
-    std::nth_element(order.begin() + first, order.begin() + middle, order.begin() + last, [=](int64_t a, int64_t b) {
-      const double u = column[a * stride], v = column[b * stride];
-      return u < v || (u == v && a < b);
-    });
-    split(first, middle);
-    split(middle, last);
-  }
-};
-
-// What a search reads of each leaf.
-struct Shelf {
-  int64_t d, leaves;
-  std::vector<Lanes> scan;            // (leaves, d, 64) coordinates relative to the middle of all
-  std::vector<double> low, high;      // (d, leaves)
-  std::vector<double> middle;         // (d)
-  double largest = 0, longest = 0;    // largest coordinate, largest distance from the middle
-
-  Shelf(const Leaves& tree, const double* x) : d(tree.d), leaves(tree.count()), middle(tree.d, 0.0) {
-    constexpr int PARTS = LEAF / 16;
-    scan.assign(leaves * d * PARTS, Lanes{});
-    low.assign(leaves * d, INFINITE);
-    high.assign(leaves * d, -INFINITE);
-    for (int64_t p = 0; p < tree.n; ++p)
-      for (int64_t a = 0; a < d; ++a) {
-        middle[a] += x[p * d + a] / double(tree.n);
-        largest = std::max(largest, std::fabs(x[p * d + a]));
-      }
-    for (int64_t l = 0; l < leaves; ++l) {
-      const int64_t first = tree.begin[l], last = tree.begin[l + 1];
-      float* columns = reinterpret_cast<float*>(&scan[l * d * PARTS]);
-      for (int64_t p = first; p < last; ++p) {
-        const double* point = x + tree.order[p] * d;
-        double square = 0;
-        for (int64_t a = 0; a < d; ++a) {
-          const double v = point[a], t = v - middle[a];
-          low[a * leaves + l] = std::min(low[a * leaves + l], v);
-          high[a * leaves + l] = std::max(high[a * leaves + l], v);
-          columns[a * LEAF + p - first] = float(t);
-          square += t * t;
-        }
-        longest = std::max(longest, std::sqrt(square));
-      }
-    }
-  }
-};
+// Exact nearest neighbours: leaves are scanned in float32, and what passes is measured in float64.
 
 // bits of the lanes at or below the bound
 static inline uint64_t hits(const Lanes* sums, float bound) {
@@ -203,7 +109,8 @@ struct Query {
       (within >= k ? high : low) = middle;
     }
     near = high;
-    const double relative = 1 + (double(local.size()) + 8) * HALF_ULP, radius = std::sqrt(double(high)) * relative + 2 * margin;
+    const double relative = 1 + (double(local.size()) + 8) * HALF_ULP;
+    const double radius = std::sqrt(double(high)) * relative + 2 * margin;
     bound = float(std::min(double(FLT_MAX), radius * radius * relative));
     int64_t kept = 0;
     for (int64_t i = 0; i < held; ++i) {
@@ -292,7 +199,8 @@ static void answer(const Search& s, Query& query, std::vector<Candidate>& found,
   found.clear();
   for (int64_t i = 0; i < query.held; ++i) {
     const int32_t point = int32_t(index.tree.order[query.place[i]]);
-    if (point != query.self) found.push_back({exact_square(&index.ordered[query.place[i] * index.d], query.exact, index.d), point});
+    if (point == query.self) continue;
+    found.push_back({exact_square(&index.ordered[query.place[i] * index.d], query.exact, index.d), point});
   }
   if (found.size() < 300)
     std::sort(found.begin(), found.end());
@@ -388,7 +296,8 @@ extern "C" int64_t nearest(const Search* given) {
   if (s.queries)
     turn = Leaves(s.turned, s.count, d).order;
   else
-    std::sort(turn.begin(), turn.end(), [&](int64_t a, int64_t b) { return index.place[s.rows[a]] < index.place[s.rows[b]]; });
+    std::sort(turn.begin(), turn.end(),
+              [&](int64_t a, int64_t b) { return index.place[s.rows[a]] < index.place[s.rows[b]]; });
   const int64_t groups = (s.count + GROUP - 1) / GROUP;
 #pragma omp parallel for schedule(dynamic, 4) num_threads(int(s.threads))
   for (int64_t g = 0; g < groups; ++g) {
