@@ -182,12 +182,13 @@ def lengthen(run: dict, pool: list[Atoms], tests: dict[str, list[Atoms]], option
         run["taken"] = np.random.default_rng([seed, 99]).permutation(len(pool))[:size].tolist()
     began = time.process_time()
     folder = options.frames / f"{run['strategy']} {seed} {size} {options.steps}"
-    settings = {**small(folder, seed, size, options.steps), "start": run.get("model")}
+    start = str(options.frames / run["model"]) if "model" in run else None
+    settings = {**small(folder, seed, size, options.steps), "start": start}
     calculator = AllegroCalculator(fit([pool[k] for k in run["taken"]], settings).path, device="cpu")
     row = {"labels": size, **{test: force_rmse(calculator, frames) for test, frames in tests.items()}}
     print(run["strategy"], seed, {k: round(v, 4) for k, v in row.items()}, flush=True)
     run["rows"].append({**row, "seconds": round(time.process_time() - began, 1)})
-    run["model"] = calculator.parameters["model"]
+    run["model"] = str(Path(calculator.parameters["model"]).relative_to(options.frames.resolve()))
     if len(run["rows"]) < len(options.sizes):
         more = options.sizes[len(run["rows"])] - size
         run["taken"] += choose(run["strategy"], pool, run["taken"], more, calculator, seed)
@@ -327,7 +328,7 @@ def rigidity(options: argparse.Namespace) -> None:
     files = sorted((options.data / "lpscl").glob("*"))
     cold = next(read(path, ":") for path in files if "600" in path.name)
     hot = next(read(path, ":") for path in files if "1200" in path.name)
-    metal = published(options.data, "mlearn_Li")
+    metal = [atoms for atoms in published(options.data, "mlearn_Li") if np.abs(atoms.get_forces()).max() > 0.01]
     train, calibration, same = cold[:40:2], cold[50:66:2], cold[66::2]
     path, seconds = trained_on(train, calibration, options)
     calculator = AllegroCalculator(path, device="cpu")

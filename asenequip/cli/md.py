@@ -50,6 +50,14 @@ def md(
     coverage: Annotated[
         str, typer.Option("--coverage", help="Beyond the training's distances: warn, stop or off.")
     ] = "warn",
+    guard: Annotated[
+        float | None,
+        typer.Option(
+            "--guard",
+            help="Stop where a force is less certain, eV/A, and keep the frame for labelling.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option("--resume", help="Go on from the .restart file of a run, exactly.", show_default=False),
@@ -76,7 +84,7 @@ def md(
         _, known = read_settings(resume)
         made = known["calculator"]
         calculator = open_calculator(model or _model_of(made, resume), made.get("device", device), made["dtype"])
-        settings = {"restart": resume, "steps": steps or known["steps"], "guards": guards}
+        settings = {"restart": resume, "steps": steps or known["steps"], "guards": guards, **_observer(guard, resume)}
         _run(None, calculator, settings, resume, already=known["step"])
         return
     if structure is None or output is None or steps is None:
@@ -98,8 +106,18 @@ def md(
         "log": output.with_suffix(".csv") if log is None else log,
         "state": output.with_suffix(".restart"),
         "guards": guards,
+        **_observer(guard, output),
     }
     _run(atoms, open_calculator(model, device, dtype), settings, settings["state"], already=0)
+
+
+def _observer(limit: float | None, path: Path) -> dict[str, Any]:
+    """The guard on the uncertainty, if one is wanted; frames are handed over beside the run's files."""
+    if limit is None:
+        return {}
+    from asenequip.uncertainty import Guard
+
+    return {"observe": Guard(limit, "hand over", path=path.with_suffix(".unsure.extxyz"))}
 
 
 def _model_of(made: Mapping[str, Any], resume: Path) -> Path:

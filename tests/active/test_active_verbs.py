@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,18 @@ def test_active_runs_a_campaign_from_its_file(tmp_path, monkeypatch):
     text = run("active", tmp_path / "campaign.yaml")
     assert "with 13 labels: the error is small enough" in text
     assert (tmp_path / "out/index.html").exists()
+
+
+def test_md_keeps_the_frame_that_the_guard_stops_at(tmp_path):
+    from asenequip.train import fit
+
+    sys.path.append(str(HERE.parent / "train"))
+    from train_frames import label_with_emt, small_settings
+
+    frames = label_with_emt(8, seed=0)
+    model = fit(frames, small_settings(tmp_path, uncertainty={"directions": 1})).path
+    write(tmp_path / "start.extxyz", frames[0])
+    words = ["-m", model, "-o", tmp_path / "run.traj", "-n", 5, "--coverage", "off", "--device", "cpu"]
+    assert "uncertain by more than 1e-06 eV/A" in run("md", tmp_path / "start.extxyz", *words, "--guard", 1e-6, code=2)
+    assert read(tmp_path / "run.unsure.extxyz").info["step"] == 0
+    assert (tmp_path / "run.restart").exists()
