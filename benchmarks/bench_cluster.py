@@ -269,7 +269,7 @@ def main() -> None:
             "accuracy": (accuracy, 10_000),
             "large": (large, 1_000_000),
             "stream": (stream, 1_000_000),
-            "recall": (recall, 50_000),
+            "recall": (recall, 20_000),
         }[options.what]
         rows = run((options.points or [usual])[0])
     report = {
