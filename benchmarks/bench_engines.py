@@ -181,7 +181,9 @@ SOCKET = "<ffsocket name='allegro' mode='unix'><address> {name} </address></ffso
 
 def ipi(folder: Path, potential: Path, beads: int, repeats: list[int], device: str) -> list[dict[str, Any]]:
     from asenequip.engines import ipi as driver
+    from asenequip.evaluate import Evaluator
 
+    Evaluator(potential, device=device)  # compiles once, before any time is taken
     rows = []
     for repeat in repeats:
         atoms = bulk("Cu", cubic=True).repeat(repeat)
