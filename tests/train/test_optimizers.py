@@ -48,10 +48,10 @@ def test_killed_run_goes_on_bit_for_bit(
 def test_polishing_goes_on_bit_for_bit_and_lowers_the_loss(
     data_file: Path, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    """Killed inside the second of three rounds: the round is done again from its beginning."""
+    """Killed inside the second of two rounds: the round is done again from its beginning."""
     if optimizer == "schedule_free":
         pytest.importorskip("schedulefree")
-    training = {"epochs": 2, "polish": 3, "optimizer": optimizer, "checkpoint_seconds": 0.0}
+    training = {"epochs": 1, "polish": 2, "optimizer": optimizer, "checkpoint_seconds": 0.0}
     values = settings(data={"train": str(data_file)}, training=training, dtype="float64")
     fit(None, values)
     full_loss = Trainer._full_loss
@@ -68,8 +68,8 @@ def test_polishing_goes_on_bit_for_bit_and_lowers_the_loss(
     resume_run(tmp_path / "killed", RunDirectory(tmp_path / "killed").config(), quiet=True, say=lambda t: None)
     assert same_runs(tmp_path / "run", tmp_path / "killed")
     rows = np.genfromtxt(tmp_path / "run" / "metrics.csv", delimiter=",", names=True)
-    assert rows["epoch"].tolist() == [1, 2, 3, 4, 5]
-    assert rows["train_loss"][4] < rows["train_loss"][3] < rows["train_loss"][2]
+    assert rows["epoch"].tolist() == [1, 2, 3]
+    assert rows["train_loss"][2] < 0.9 * rows["train_loss"][1]
 
 
 def test_lbfgs_meets_the_minimum_of_rosenbrock() -> None:
