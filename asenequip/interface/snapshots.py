@@ -97,7 +97,8 @@ def stream(
     index : str
         ASE's slice of frames, where ``frames`` is a path.
     interval : float, optional
-        Time between two frames, ps; else each frame says its ``time_ps`` in its ``info``, as `run_md` writes it.
+        Time between two frames, ps; else each frame says its ``time_ps`` in its ``info``, as `run_md` writes it, and a
+        frame that is the one before once more is passed over.
     reference : "all", "none" or sequence of str
         Elements whose centre of mass stays where it is; all atoms by default.
 
@@ -110,7 +111,7 @@ def stream(
     ValueError
         If frames differ in their atoms, or have no time.
     """
-    source = _read(frames, index)
+    source = _without_repeats(_read(frames, index)) if interval is None else _read(frames, index)
     wrapped = unwrapped = weights = first = numbers = None
     for number, atoms in enumerate(source):
         cell = atoms.cell.complete().array
@@ -143,6 +144,17 @@ def _read(frames: str | os.PathLike[str] | Iterable[Atoms], index: str) -> Itera
     from ase.io import iread
 
     return iread(os.fspath(frames), index=index)
+
+
+def _without_repeats(frames: Iterable[Atoms]) -> Iterator[Atoms]:
+    """Pass over a frame that is the one before once more, as a run that was killed while it wrote can leave it."""
+    before: Atoms | None = None
+    for atoms in frames:
+        time = atoms.info.get("time_ps")
+        repeated = before is not None and time is not None and before.info.get("time_ps") == time
+        if before is None or not (repeated and np.array_equal(before.positions, atoms.positions)):
+            yield atoms
+        before = atoms
 
 
 def _weights(atoms: Atoms, reference: Sequence[str] | str) -> np.ndarray:

@@ -65,6 +65,13 @@ def test_a_breathing_cell_adds_no_diffusion():
     assert np.abs(last.unwrapped - start).max() < 0.5
 
 
+def test_a_frame_that_a_killed_run_left_twice_counts_once():
+    _, frames = wandering(6)
+    twice = [*frames[:3], frames[2].copy(), *frames[3:]]
+    assert [snapshot.time for snapshot in stream(twice)] == [frame.info["time_ps"] for frame in frames]
+    assert len(list(stream(twice, interval=0.1))) == 7
+
+
 def test_frames_of_other_atoms_are_refused():
     with pytest.raises(ValueError, match="Frame 1 has other atoms"):
         list(stream([Atoms("Li"), Atoms("S")], interval=1.0, reference="none"))
