@@ -204,7 +204,7 @@ def ipi(folder: Path, potential: Path, beads: int, repeats: list[int], device: s
 def ipi_step(folder: Path, forcefield: str, beads: int, client: list[str]) -> float:
     """Milliseconds of a step: the difference of a long and a short run, so that the start does not count."""
     seconds = []
-    few, many = 5, 45
+    few, many = 20, 420
     for steps in (few, many):
         (folder / "input.xml").write_text(IPI_INPUT.format(steps=steps, forcefield=forcefield, beads=beads))
         for old in folder.glob("run.*"):
