@@ -280,6 +280,8 @@ def draw(runs: list[dict], tests: list[str], name: str) -> None:
             axes.loglog(sizes, values.T, color=f"C{k}", lw=0.6, alpha=0.6)
             axes.loglog(sizes, np.exp(np.log(values).mean(axis=0)), color=f"C{k}", lw=2, marker="o", label=strategy)
         axes.set(xlabel="labels", ylabel="force rmse, meV/Å", title=test)
+        axes.set_xticks(sizes, map(str, sizes))
+        axes.set_xticks([], minor=True)
         axes.legend()
     figure.savefig(RESULTS / f"active_{name}.png", dpi=130)
 

@@ -106,11 +106,9 @@ class _Driver:
 
     def _do(self, step: str, present: Round) -> None:
         """One step; where a signal ends it, say how the campaign goes on."""
-        from asenequip.train.loop import Interrupted as TrainingInterrupted
-
         try:
             getattr(self, f"_{step}")(present)
-        except (Interrupted, TrainingInterrupted, KeyboardInterrupt):
+        except (Interrupted, KeyboardInterrupt):
             raise Interrupted(
                 f"Stopped in round {present.number}, at '{step}'; everything before is in '{self.folder}'.\n"
                 "The same command goes on from there."

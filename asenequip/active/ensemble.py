@@ -18,12 +18,14 @@ from asenequip.kernels.paths import layer_paths
 from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import assemble
 from asenequip.model.track import chain_table, scalar_paths
-from asenequip.train.config import Config, parse_config
-from asenequip.train.data import Batch, collate, load_data
-from asenequip.train.loop import pack
+from asenequip.train.batching import pack
+from asenequip.train.config import Config, ConfigError, parse_config
+from asenequip.train.data import Batch, collate
 from asenequip.train.loss import LossFunction, residuals
-from asenequip.train.run import fit, prepare
-from asenequip.train.schedule import MovingAverage, Plateau, learning_rate, make_optimizer
+from asenequip.train.prepare import prepare
+from asenequip.train.run import fit
+from asenequip.train.schedule import MovingAverage, Plateau, learning_rate
+from asenequip.train.sources import load_data
 
 
 def train_ensemble(
@@ -75,7 +77,7 @@ def _train_batched(frames: Sequence[Atoms] | None, config: Config, members: int,
     models = [base, *(_sibling(base, config.seed + k) for k in range(1, members))]
     stacked = stack(models)
     loss = LossFunction(config.loss, base.spec.type_names)
-    optimizer = make_optimizer(stacked.values(), config.training)  # type: ignore[arg-type]
+    optimizer = _optimizer(list(stacked.values()), config)
     average = MovingAverage.of(stacked.values(), config.training.ema)  # type: ignore[arg-type]
     step, settings = 0, config.training
     for epoch in range(settings.epochs):
@@ -88,7 +90,8 @@ def _train_batched(frames: Sequence[Atoms] | None, config: Config, members: int,
             progress = (epoch + number / len(batches)) / settings.epochs
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, progress, Plateau())
-            gradients = member_gradients(base, stacked, loss, batch, loss.divisors(part).to(base.device))
+            divisors = loss.divisors(part).to(base.device)
+            gradients = member_gradients(base, stacked, loss, batch, divisors, loss.coefficients(progress))
             for name, parameter in stacked.items():
                 parameter.grad = gradients[name]
             optimizer.step()
@@ -104,6 +107,20 @@ def _train_batched(frames: Sequence[Atoms] | None, config: Config, members: int,
         record = {"training": {"member": k, "members": members, "config_sha256": config.digest}}
         paths.append(save_artifact(folder / f"member_{k}" / "model.asnq", model, provenance=record))
     return paths
+
+
+def _optimizer(parameters: list[Tensor], config: Config) -> torch.optim.Optimizer:
+    """One that works entry by entry, so that stacked members do not see one another."""
+    settings = config.training
+    if settings.optimizer not in ("adam", "adamw", "amsgrad"):
+        raise ConfigError(
+            f"Members are trained in one pass with adam, adamw or amsgrad. Got '{settings.optimizer}' instead.\n"
+            "Set training.optimizer: adam, or train them one after another (batched=False)."
+        )
+    values: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **values)
+    return torch.optim.Adam(parameters, amsgrad=settings.optimizer == "amsgrad", **values)
 
 
 def _sibling(base: Allegro, seed: int) -> Allegro:
@@ -129,7 +146,12 @@ def stack(models: Sequence[Allegro]) -> dict[str, Tensor]:
 
 
 def member_gradients(
-    base: Allegro, stacked: Mapping[str, Tensor], loss: LossFunction, batch: Batch, divisors: Tensor
+    base: Allegro,
+    stacked: Mapping[str, Tensor],
+    loss: LossFunction,
+    batch: Batch,
+    divisors: Tensor,
+    coefficients: Tensor,
 ) -> dict[str, Tensor]:
     """Gradients of each member's loss on one batch with respect to its own parameters, in one vectorised pass.
 
@@ -141,8 +163,8 @@ def member_gradients(
         From `stack`.
     loss : LossFunction
     batch : Batch
-    divisors : (3,) float64
-        See `LossFunction.divisors`.
+    divisors, coefficients : (3,) float64
+        See `LossFunction`.
 
     Returns
     -------
@@ -151,8 +173,7 @@ def member_gradients(
     """
     graph = batch.graph
     vectors = graph.vectors().detach()
-    settings = loss.settings
-    factors = divisors.new_tensor([settings.energy, settings.forces, settings.stress]) / divisors.clamp(min=1e-300)
+    factors = coefficients.to(divisors.device) / divisors.clamp(min=1e-300)
 
     def total(parameters: dict[str, Tensor]) -> Tensor:
         def energy(moved: Tensor) -> tuple[Tensor, Tensor]:

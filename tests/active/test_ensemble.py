@@ -10,9 +10,10 @@ import torch
 
 from asenequip.active.ensemble import member_gradients, stack, train_ensemble
 from asenequip.train.config import parse_config
-from asenequip.train.data import collate, load_data
+from asenequip.train.data import collate
 from asenequip.train.loss import LossFunction
-from asenequip.train.run import prepare
+from asenequip.train.prepare import prepare
+from asenequip.train.sources import load_data
 from asenequip.train.step import eager_step
 from asenequip.uncertainty import Ensemble
 
@@ -28,10 +29,11 @@ def test_one_pass_gives_each_member_its_own_gradients(tmp_path):
     samples = prepared.samples["train"]
     loss = LossFunction(config.loss, prepared.species)
     batch, divisors = collate(samples, prepared.statistics.offsets), loss.divisors(samples)
-    found = member_gradients(models[0], stack(models), loss, batch, divisors)
+    coefficients = loss.coefficients(1.0)
+    found = member_gradients(models[0], stack(models), loss, batch, divisors, coefficients)
     for k, model in enumerate(models):
         names = [name for name, p in model.named_parameters() if p.requires_grad]
-        alone = eager_step(model, loss)(batch, divisors).gradients
+        alone = eager_step(model, loss)(batch, divisors, coefficients).gradients
         for name, gradient in zip(names, alone, strict=True):
             torch.testing.assert_close(found[name][k], gradient, rtol=1e-9, atol=1e-11)
 
