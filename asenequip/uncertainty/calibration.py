@@ -72,7 +72,7 @@ def reliability(errors: np.ndarray, deviations: np.ndarray, levels: int = 20) ->
 
 
 def calibration_error(errors: np.ndarray, deviations: np.ndarray, levels: int = 99) -> float:
-    """Expected calibration error: mean |observed - expected| coverage over evenly spaced probabilities, 0-0.5."""
+    """Expected calibration error: mean ``|observed - expected|`` coverage over evenly spaced probabilities, 0-0.5."""
     found = reliability(errors, deviations, levels)
     return float(np.abs(found.observed - found.expected).mean())
 

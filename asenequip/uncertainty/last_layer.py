@@ -81,14 +81,14 @@ class LastLayer:
     factors : (T,) float64
         eV: what turns summed hidden units into features, ``phi = last_layer * factors[type]``.
     root : (d, d) float64
-        W with W W^T = (C + s^2 1)^-1: the bare deviation of phi is |phi W|.
+        W with W W^T = (C + s^2 1)^-1: the bare deviation of phi is ``|phi W|``.
     energy_scale : float
         alpha of energies.
     force_scales : (T,) float64
         1/Angstrom: from the bare deviation of an atom's energy to the deviation of its force components.
     energy_scores, force_scores, frame_scores : (m,) float64
-        Ascending, of the held-out frames: |energy error| / deviation; |force error| / deviation of each atom; the
-        largest of these in each frame.
+        Ascending, of the held-out frames: ``|energy error| / deviation``; ``|force error| / deviation`` of each
+        atom; the largest of these in each frame.
     record : dict
         JSON-able account of the fit.
     """
@@ -172,7 +172,7 @@ class LastLayer:
         return conformal_quantile(self.energy_scores, confidence)
 
     def force_bound(self, confidence: float = 0.9, whole_frame: bool = False) -> float:
-        """Factor on a force deviation below which |force error| of an atom stays with this probability.
+        """Factor on a force deviation below which ``|force error|`` of an atom stays with this probability.
 
         With ``whole_frame``: of all atoms of a frame at once.
         """
