@@ -29,7 +29,9 @@ def test_nothing_heavy_is_imported(code):
     assert {name.partition(".")[0] for name in modules} & set(HEAVY) == set()
 
 
-@pytest.mark.parametrize("verb", ["info", "convert", "evaluate", "relax", "md", "phonons", "cluster", "compile", "interface"])
+@pytest.mark.parametrize(
+    "verb", ["info", "convert", "evaluate", "relax", "md", "phonons", "cluster", "compile", "interface"]
+)
 def test_help_of_a_verb_imports_nothing_heavy(verb):
     modules = imported(HELP.replace("'--help'", f"'{verb}', '--help'"))
     assert {name.partition(".")[0] for name in modules} & set(HEAVY) == set()
