@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asenequip.active.campaign import run_campaign
     from asenequip.active.cutouts import cut_out
     from asenequip.active.ensemble import train_ensemble
-    from asenequip.active.explore import explore
+    from asenequip.active.exploration import explore
     from asenequip.active.labellers import make_labeller
     from asenequip.active.labelling import label_frames
     from asenequip.active.novelty import Novelty
@@ -27,7 +27,7 @@ _HOMES = {
     "Novelty": "novelty",
     "cut_out": "cutouts",
     "drop_duplicates": "selection",
-    "explore": "explore",
+    "explore": "exploration",
     "farthest_points": "selection",
     "label_frames": "labelling",
     "load_campaign": "settings",

@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from asenequip.active.cutouts import cut_out
-from asenequip.active.explore import bare, explore
+from asenequip.active.exploration import bare, explore
 from asenequip.active.judge import judge
 from asenequip.active.labellers import Labeller, make_labeller
 from asenequip.active.labelling import Labelled, label_frames, slurm_client

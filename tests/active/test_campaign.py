@@ -16,7 +16,7 @@ from labellers_for_tests import calls
 
 from asenequip import load_artifact
 from asenequip.active.campaign import run_campaign
-from asenequip.active.explore import random_structures, rattled, surfaces
+from asenequip.active.exploration import random_structures, rattled, surfaces
 from asenequip.active.rounds import CampaignLockedError, held, read_frames, write_frames
 from asenequip.active.settings import Random, Rattle, Surfaces, load_campaign, parse_campaign
 from asenequip.active.store import LabelStore
