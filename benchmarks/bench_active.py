@@ -1,9 +1,7 @@
-"""Active learning and uncertainty, measured.
+"""Active learning, measured.
 
     python benchmarks/bench_active.py curve                  # Cu-Au-Ni by EMT: error against labels, three strategies
-    python benchmarks/bench_active.py rigidity --data FOLDER # last-layer uncertainty of a Li6PS5Cl potential; Li metal
     python benchmarks/bench_active.py pool --data FOLDER     # error against labels on published DFT frames
-    python benchmarks/bench_active.py cost                   # a force call with and without uncertainty
 
 FOLDER holds the published sets lpscl, lips20 and mlearn_Li as extended XYZ. Results go to benchmarks/results/active_*.
 """
@@ -12,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -25,51 +22,15 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from ase.md.langevin import Langevin
+from learning import RESULTS, emt, force_rmse, keep, published, small
 
-from asenequip import AllegroCalculator, __version__
+from asenequip import AllegroCalculator
 from asenequip.active import farthest_points, select
 from asenequip.active.selection import describe_frames
 from asenequip.integrators import draw_velocities
 from asenequip.train import fit
-from asenequip.uncertainty import add_uncertainty, calibration_error, rank_correlation
-from asenequip.uncertainty.calibration import draw_reliability, reliability
-from asenequip.uncertainty.features import force_jacobian
-
-RESULTS = Path(__file__).resolve().parent / "results"
-
-
-def conditions() -> dict[str, object]:
-    """Versions and hardware."""
-    processor = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    return {
-        "asenequip": __version__,
-        "torch": torch.__version__,
-        "processor": processor,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def keep(name: str, values: dict[str, object]) -> None:
-    """Write results as JSON and say where."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"active_{name}.json"
-    path.write_text(json.dumps({**values, "conditions": conditions()}, indent=1) + "\n")
-    print(f"wrote {path}")
-
 
 # -- Cu-Au-Ni by EMT --------------------------------------------------------------------------------------------------
-
-
-def emt(atoms: Atoms) -> Atoms:
-    """A copy with EMT's labels."""
-    labelled = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    labelled.calc = EMT()
-    results = {"energy": labelled.get_potential_energy(), "forces": labelled.get_forces()}
-    labelled.calc = SinglePointCalculator(labelled, **results)
-    return labelled
 
 
 def alloy(rng: np.random.Generator, squeeze: float = 1.0) -> Atoms:
@@ -134,30 +95,6 @@ def kept_frames(seed: int, folder: Path) -> tuple[list[Atoms], dict[str, list[At
         path.write_text(json.dumps(list(tests)))
     names = json.loads(path.read_text())
     return read(folder / f"{seed} pool.extxyz", ":"), {n: read(folder / f"{seed} {n}.extxyz", ":") for n in names}
-
-
-def small(folder: Path, seed: int, frames: int, steps: int, **model: object) -> dict[str, object]:
-    """Settings of a potential that trains in seconds, with the same number of steps whatever the number of frames."""
-    batch = 4
-    epochs = max(1, round(steps * batch / (0.8 * frames)))
-    sizes = {"num_scalar_features": 16, "num_tensor_features": 8, "two_body_width": 32, "latent_width": 32}
-    return {
-        "data": {"split": {"valid": 0.2, "test": 0, "seed": seed}},
-        "model": {"cutoff": 4.5, "l_max": 1, "readout_width": 32, **sizes, **model},
-        "loss": {"stress": 0.0},
-        "training": {"epochs": epochs, "batch_size": batch, "valid_every": max(1, epochs // 10)},
-        "uncertainty": {"directions": 2},
-        "output": str(folder / "run"),
-        "seed": seed,
-        "threads": 1,
-        "device": "cpu",
-    }
-
-
-def force_rmse(calculator: AllegroCalculator, frames: list[Atoms]) -> float:
-    """Over all components, eV/Angstrom."""
-    errors = [atoms.calc.results["forces"] - calculator.get_property("forces", atoms) for atoms in frames]
-    return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
 
 
 def choose(strategy: str, pool: list[Atoms], taken: list[int], count: int, calculator: AllegroCalculator, seed: int):
@@ -289,15 +226,6 @@ def draw(runs: list[dict], tests: list[str], name: str) -> None:
 # -- published DFT frames ---------------------------------------------------------------------------------------------
 
 
-def published(folder: Path, name: str, pattern: str = "*") -> list[Atoms]:
-    """Frames of a set, files in order."""
-    frames: list[Atoms] = []
-    for path in sorted((folder / name).glob(pattern)):
-        if ".xyz" in path.name or ".extxyz" in path.name:
-            frames += read(path, ":")
-    return frames
-
-
 def forces_only(frames: list[Atoms]) -> list[Atoms]:
     """Copies with forces alone, so that different zeros of energy do not matter."""
     found = []
@@ -322,170 +250,20 @@ def pools(options: argparse.Namespace) -> None:
     draw(earlier("pool", options), list(tests), "pool")
 
 
-# -- the last layer ---------------------------------------------------------------------------------------------------
-
-
-def rigidity(options: argparse.Namespace) -> None:
-    """A potential trained on Li6PS5Cl at 600 K: its uncertainty there, at 1200 K, and on lithium metal."""
-    files = sorted((options.data / "lpscl").glob("*"))
-    cold = next(read(path, ":") for path in files if "600" in path.name)
-    hot = next(read(path, ":") for path in files if "1200" in path.name)
-    metal = [atoms for atoms in published(options.data, "mlearn_Li") if np.abs(atoms.get_forces()).max() > 0.01]
-    train, calibration, same = cold[:40:2], cold[50:66:2], cold[66::2]
-    path, seconds = trained_on(train, calibration, options)
-    calculator = AllegroCalculator(path, device="cpu")
-    tests = {HOME: same, "Li6PS5Cl, 1200 K": hot[40::6], "Li metal": metal[::4]}
-    measured = {kind: examine(calculator, frames) for kind, frames in tests.items()}
-    rows = {kind: {k: v for k, v in found.items() if not k.startswith("_")} for kind, found in measured.items()}
-    rows[HOME] |= {"rank correlation, atoms, posterior of the forces": posterior(calculator, same[::3])}
-    alarms = false_alarms(measured)
-    picture = draw_reliability(
-        reliability(measured[HOME]["_errors"], measured[HOME]["_deviations"]), f"{HOME}: force components"
-    )
-    RESULTS.mkdir(exist_ok=True)
-    picture.savefig(RESULTS / "active_reliability.png", dpi=130)
-    keep("rigidity", {"fit, seconds": round(seconds, 1), "tests": rows, "guard": alarms})
-    print(json.dumps({"tests": rows, "guard": alarms}, indent=1))
-
-
-HOME = "Li6PS5Cl, 600 K"
-
-
-def trained_on(train: list[Atoms], calibration: list[Atoms], options: argparse.Namespace) -> tuple[Path, float]:
-    """A potential with uncertainty, and the processor seconds of fitting the latter; kept between calls."""
-    folder = options.frames / "rigidity"
-    settings = small(folder, 0, len(train), options.steps, cutoff=5.0, l_max=2)
-    settings["training"] = {**settings["training"], "batch_size": 1, "epochs": max(1, options.steps // len(train))}
-    source = folder / "run" / "model.asnq"
-    if not source.exists():
-        fit(train, settings)
-    target = Path(tempfile.mkdtemp()) / "model.asnq"
-    began = time.process_time()
-    add_uncertainty(source, target, train, calibration, device="cpu", directions=2)
-    return target, time.process_time() - began
-
-
-def posterior(calculator: AllegroCalculator, frames: list[Atoms]) -> float:
-    """Rank correlation of the atoms' force errors with the last-layer posterior of the forces themselves."""
-    errors, deviations = [], []
-    for atoms in frames:
-        jacobian = force_jacobian(calculator.evaluator.model, calculator.evaluator.graph(atoms))
-        deviations.append(np.linalg.norm(jacobian @ calculator.rigidity.root, axis=(1, 2)))
-        errors.append(np.linalg.norm(atoms.get_forces() - calculator.get_property("forces", atoms), axis=1))
-    return round(rank_correlation(np.concatenate(errors), np.concatenate(deviations)), 3)
-
-
-def examine(calculator: AllegroCalculator, frames: list[Atoms]) -> dict[str, object]:
-    """Errors beside deviations, per atom and per frame."""
-    errors, deviations, largest = [], [], []
-    for atoms in frames:
-        labels = atoms.get_forces()
-        error = labels - calculator.get_property("forces", atoms)
-        found = calculator.uncertainty(atoms)
-        errors.append(error)
-        deviations.append(found.forces)
-        relative = np.sqrt((error**2).mean() / (labels**2).mean())
-        largest.append((np.linalg.norm(error, axis=1).max(), found.max_force, relative))
-    every, stated = np.concatenate(errors), np.concatenate(deviations)
-    norms, frame = np.linalg.norm(every, axis=1), np.array(largest)
-    bound = calculator.rigidity.force_bound(0.9)
-    return {
-        "frames": len(frames),
-        "force rmse in units of the forces' rms, median": round(float(np.median(frame[:, 2])), 3),
-        "force rmse, eV/A": round(float(np.sqrt((every**2).mean())), 4),
-        "mean deviation, eV/A": round(float(stated.mean()), 4),
-        "rank correlation, atoms": round(rank_correlation(norms, stated), 3),
-        "rank correlation, largest of a frame": round(rank_correlation(frame[:, 0], frame[:, 1]), 3),
-        "expected calibration error": round(calibration_error(every, np.repeat(stated, 3)), 4),
-        "coverage of the 90 % bound": round(float((norms <= bound * stated).mean()), 3),
-        "_errors": every,
-        "_deviations": np.repeat(stated, 3),
-        "_frames": frame,
-    }
-
-
-def false_alarms(measured: dict[str, dict]) -> dict[str, object]:
-    """A guard at the largest deviation that occurs on frames like the training's: what it says elsewhere.
-
-    A frame counts as wrong where its force rmse, in units of its forces' rms, is over the largest of the frames like
-    the training's; by that, not by absolute errors, soft forces that are all wrong are wrong.
-    """
-    home = measured[HOME]["_frames"]
-    limit, fair = float(home[:, 1].max()), float(home[:, 2].max())
-    found: dict[str, object] = {"limit, eV/A": round(limit, 4), "fair relative error": round(fair, 4)}
-    for kind, values in measured.items():
-        wrong, alarm = values["_frames"][:, 2] > fair, values["_frames"][:, 1] > limit
-        found[kind] = {
-            "frames": len(wrong),
-            "wrong": int(wrong.sum()),
-            "alarms": int(alarm.sum()),
-            "false alarms": int((alarm & ~wrong).sum()),
-            "misses": int((wrong & ~alarm).sum()),
-        }
-    return found
-
-
-def cost(options: argparse.Namespace) -> None:
-    """A force call with and without uncertainty, alternating in one process; the best of many of each."""
-    from asenequip.artifact import save_artifact
-    from asenequip.model.allegro import Allegro
-    from asenequip.model.spec import AllegroSpec
-
-    rows = []
-    torch.set_num_threads(1)
-    for scalars, channels, l_max in ((16, 8, 1), (32, 16, 2), (64, 32, 2)):
-        spec = AllegroSpec(
-            ("Cu",),
-            5.0,
-            l_max=l_max,
-            num_scalar_features=scalars,
-            num_tensor_features=channels,
-            avg_num_neighbors=(42.0,),
-        )
-        with tempfile.TemporaryDirectory() as name:
-            atoms = bulk("Cu", cubic=True) * (3, 3, 3)
-            frames = []
-            for k in range(6):
-                moved = atoms * (1, 1, 1)
-                moved.rattle(0.1, seed=k)
-                frames.append(emt(moved))
-            source = save_artifact(Path(name) / "plain.asnq", Allegro(spec, seed=0).to(torch.float32))
-            target = add_uncertainty(source, Path(name) / "model.asnq", frames[:3], frames[3:], directions=1)
-            plain, unsure = (AllegroCalculator(path, device="cpu") for path in (source, target))
-            times: dict[str, list[float]] = {"forces": [], "forces and uncertainty": []}
-            for k in range(options.repeat):
-                frames[0].positions[0, 0] += 1e-3 * (-1) ** k
-                for label, calculator in (("forces", plain), ("forces and uncertainty", unsure)):
-                    began = time.perf_counter()
-                    calculator.calculate(frames[0], ["forces"])
-                    if calculator is unsure:
-                        calculator.uncertainty(frames[0])
-                    times[label].append(time.perf_counter() - began)
-            best = {label: min(values) for label, values in times.items()}
-        ratio = best["forces and uncertainty"] / best["forces"]
-        size = f"l_max {l_max}, {scalars} scalars, {channels} channels, readout of 32"
-        engine = "fused" if plain.evaluator.engine is not None else "eager"
-        rows.append({"network": size, "atoms": len(atoms), "form": engine, "ratio": round(ratio, 3)})
-        rows[-1] |= {f"{label}, ms": round(1e3 * value, 3) for label, value in best.items()}
-        print(rows[-1], flush=True)
-    keep("cost", {"rows": rows})
-
-
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("curve", "rigidity", "pool", "cost"))
+    parser.add_argument("what", choices=("curve", "pool"))
     parser.add_argument("--data", type=Path, help="folder of the published sets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="those of earlier calls are kept")
     parser.add_argument("--frames", type=Path, help="folder that keeps frames and potentials between calls")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
     parser.add_argument("--sizes", type=int, nargs="+", default=[15, 30, 60, 120])
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--repeat", type=int, default=60)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.frames = options.frames or Path(tempfile.mkdtemp())
-    {"curve": curves, "rigidity": rigidity, "pool": pools, "cost": cost}[options.what](options)
+    {"curve": curves, "pool": pools}[options.what](options)
 
 
 if __name__ == "__main__":

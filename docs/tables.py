@@ -153,7 +153,7 @@ def active_cost(record: dict[str, Any]) -> str:
     return "\n".join(
         [
             "## Cost of the uncertainty\n",
-            "Forces alone, and forces with their uncertainty (`benchmarks/bench_active.py`).\n",
+            "Forces alone, and forces with their uncertainty (`benchmarks/bench_uncertainty.py`).\n",
             table(head, (tuple(row.values()) for row in record["rows"])),
         ]
     )
