@@ -48,14 +48,14 @@ class CellFilter(FrechetCellFilter):
         undeformed = np.linalg.solve(self.deform_grad(), self.atoms.positions.T).T
         return np.concatenate([undeformed, self._log() * self.exp_cell_factor])
 
-    def set_positions(self, positions: np.ndarray, **options: Any) -> None:
+    def set_positions(self, new: np.ndarray, **options: Any) -> None:
         """Take coordinates as `get_positions` gives them."""
         n = len(self.atoms)
-        logarithm = positions[n:] / self.exp_cell_factor
+        logarithm = new[n:] / self.exp_cell_factor
         deformation = expm(logarithm).T
         cell = self.orig_cell @ deformation
         self.atoms.set_cell(cell, scale_atoms=True)
-        self.atoms.set_positions(positions[:n] @ deformation, **options)
+        self.atoms.set_positions(new[:n] @ deformation, **options)
         if np.array_equal(self.atoms.cell.array, cell):  # no constraint had a word
             self._logarithm, self._of = logarithm, cell
 
