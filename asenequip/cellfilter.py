@@ -48,7 +48,7 @@ class CellFilter(FrechetCellFilter):
         undeformed = np.linalg.solve(self.deform_grad(), self.atoms.positions.T).T
         return np.concatenate([undeformed, self._log() * self.exp_cell_factor])
 
-    def set_positions(self, new: np.ndarray, **options: Any) -> None:
+    def set_positions(self, new: np.ndarray, **options: Any) -> None:  # type: ignore[override]  # ASE has two names
         """Take coordinates as `get_positions` gives them."""
         n = len(self.atoms)
         logarithm = new[n:] / self.exp_cell_factor
