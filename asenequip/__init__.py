@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from asenequip.lazy import lazy_names
+
 __version__ = "0.1.0"
 __all__ = ["AllegroCalculator", "Evaluator", "load_artifact", "predict", "save_artifact"]
 
@@ -20,11 +22,4 @@ _HOME = {
     "save_artifact": "artifact",
 }
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used: ``import asenequip`` alone loads neither torch nor ASE."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'asenequip' has no attribute '{name}'")
-    import importlib
-
-    return getattr(importlib.import_module(f"asenequip.{_HOME[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and holding what one process at a time may use."""
 
 from __future__ import annotations
 
@@ -58,6 +58,29 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         except OSError:
             raise FileExistsError(refusal) from None
     _sync_folder(path.parent)
+
+
+@contextmanager
+def locked(path: Path, refusal: Exception) -> Iterator[None]:
+    """Hold a file; the system lets go of it when the process ends, however it ends.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is not there; its folder must be.
+    refusal : Exception
+        Raised if another process holds it.
+    """
+    with open(path, "a") as stream:
+        try:
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on this system
+            pass
+        except OSError:
+            raise refusal from None
+        yield
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    ("errors", "files", "interrupt", "memory", "settings"),
+    ("errors", "files", "interrupt", "lazy", "memory", "settings"),
     ("kernels",),
     ("celllist", "neighbors"),
     ("graph", "listcache", "results", "rounding"),

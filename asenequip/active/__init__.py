@@ -6,8 +6,9 @@ Each step takes Atoms (or arrays) and gives Atoms back, and can be used alone: `
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asenequip.lazy import lazy_names
 
 if TYPE_CHECKING:
     from asenequip.active.campaign import run_campaign
@@ -57,13 +58,4 @@ __all__ = [
     "train_ensemble",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use, so that importing the subpackage costs nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

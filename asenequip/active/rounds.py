@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 
-from asenequip.files import replace_file
+from asenequip.files import locked, replace_file
 
 STEPS = ("explore", "select", "label", "judge", "train")
 
@@ -71,8 +71,7 @@ class Round:
         return self.folder.parent / read_json(self.trained)["model"]
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> AbstractContextManager[None]:
     """Hold a campaign's folder; the system lets go of it when the process ends, however it ends.
 
     Raises
@@ -80,18 +79,10 @@ def held(folder: Path) -> Iterator[None]:
     CampaignLockedError
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as stream:
-        try:
-            import fcntl
-
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such locks on this system
-            pass
-        except OSError:
-            raise CampaignLockedError(
-                f"Another process runs the campaign in '{folder}'.\nWait for it, or give this one another output."
-            ) from None
-        yield
+    refusal = CampaignLockedError(
+        f"Another process runs the campaign in '{folder}'.\nWait for it, or give this one another output."
+    )
+    return locked(folder / ".lock", refusal)
 
 
 def write_json(path: Path, values: Any) -> None:

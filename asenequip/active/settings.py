@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from asenequip.model.spec import did_you_mean
-from asenequip.train.config import Config, ConfigError, apply_overrides, parse_config
+from asenequip.train.config import Config, ConfigError, parse_config, read_settings
+from asenequip.train.config_errors import sentence
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -187,7 +187,7 @@ def parse_campaign(values: Mapping[str, Any]) -> Campaign:
     try:
         campaign = Campaign.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(item) for item in error.errors())) from None
+        raise ConfigError("\n".join(sentence(item, Campaign) for item in error.errors())) from None
     try:
         campaign.training()
     except ConfigError as error:
@@ -195,26 +195,15 @@ def parse_campaign(values: Mapping[str, Any]) -> Campaign:
     return campaign
 
 
-def load_campaign(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Campaign:
+def load_campaign(path: str | Path, overrides: Sequence[str] = ()) -> Campaign:
     """Read a YAML file, apply overrides such as ``stop.rounds=3``, and validate; paths are relative to the file.
 
     Raises
     ------
     ConfigError
     """
-    import yaml
-
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except FileNotFoundError:
-        raise ConfigError(f"There is no file {path}. Check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{path} is not a YAML file: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold settings as 'name: value' lines. Got {type(values).__name__} instead.")
-    campaign = parse_campaign(apply_overrides(values, list(overrides)))
-    here = path.parent
+    campaign = parse_campaign(read_settings(path, overrides, "Check the path, or start from examples/campaign.yaml."))
+    here = Path(path).parent
 
     def placed(name: str | None) -> str | None:
         return None if name is None else str(here / name)
@@ -225,18 +214,3 @@ def load_campaign(path: str | Path, overrides: tuple[str, ...] | list[str] = ())
     explore = campaign.explore.model_copy(update={"starts": placed(campaign.explore.starts)})
     changes = {"start": start, "explore": explore, "output": placed(campaign.output)}
     return campaign.model_copy(update=changes)
-
-
-def _sentence(item: Any) -> str:
-    """One line per wrong setting."""
-    where = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        section: Any = Campaign
-        for part in item["loc"][:-1]:
-            section = section.model_fields[part].annotation
-        known = sorted(section.model_fields)
-        return f"The settings have no '{where}'.{did_you_mean(str(item['loc'][-1]), known)}"
-    message = item["msg"].removeprefix("Value error, ")
-    place = f"The setting '{where}' is wrong" if where else "The settings are wrong"
-    got = "" if isinstance(item["input"], dict) else f" Got {item['input']!r} instead."
-    return f"{place}: {message[0].lower()}{message[1:]}.{got}"

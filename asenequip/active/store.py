@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+
+from asenequip.files import locked
 
 GRID = 1e-6
 """Angstrom: positions and cells are rounded to it before they are hashed."""
@@ -101,26 +103,17 @@ class LabelStore:
         # SQLite locks by itself; a lock file of ASE's would outlive a killed process and block the next one
         self._database = connect(str(self.path), type="db", use_lock_file=False)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the database for one labelling process; the system lets go when the process ends, however it ends.
 
         Raises
         ------
         StoreLockedError
         """
-        with open(self.path.with_name(f".{self.path.name}.lock"), "a") as stream:
-            try:
-                import fcntl
-
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # no such locks on this system
-                pass
-            except OSError:
-                raise StoreLockedError(
-                    f"Another process is labelling into '{self.path}'.\nWait for it, or take another database."
-                ) from None
-            yield
+        refusal = StoreLockedError(
+            f"Another process is labelling into '{self.path}'.\nWait for it, or take another database."
+        )
+        return locked(self.path.with_name(f".{self.path.name}.lock"), refusal)
 
     def status(self, key: str) -> str | None:
         """What is known of a structure: "done", "failed", or None if it was never labelled."""

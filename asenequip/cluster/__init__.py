@@ -6,8 +6,9 @@ Atoms go in and come out as frames: `EnvironmentClusters(descriptor=...).fit(fra
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asenequip.lazy import lazy_names
 
 if TYPE_CHECKING:
     from asenequip.cluster.compare import (
@@ -64,13 +65,4 @@ __all__ = [
     "select_features",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use, so that importing the subpackage costs nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

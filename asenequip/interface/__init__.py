@@ -5,8 +5,7 @@ Atoms go in and come out; each step can be used alone.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from asenequip.lazy import lazy_names
 
 _HOMES = {
     "ARGYRODITE": "environments",
@@ -60,13 +59,4 @@ _HOMES = {
 
 __all__ = sorted(_HOMES)
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use, so that importing the subpackage costs nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

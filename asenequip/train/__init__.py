@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asenequip.lazy import lazy_names
 
 if TYPE_CHECKING:
     from asenequip.train.config import Config, load_config, parse_config
@@ -13,12 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "fit", "load_config", "parse_config"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use, so that the command line starts at once."""
-    from importlib import import_module
-
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module("asenequip.train.run" if name == "fit" else "asenequip.train.config")
-    return getattr(module, name)
+__getattr__, __dir__ = lazy_names(
+    __name__, {"Config": "config", "fit": "run", "load_config": "config", "parse_config": "config"}
+)

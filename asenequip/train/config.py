@@ -318,18 +318,29 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     ------
     ConfigError
     """
+    remedy = f"Write one with: asenequip-train init DATA -o {path}"
+    return parse_config(read_settings(path, overrides, remedy))
+
+
+def read_settings(path: str | Path, overrides: Sequence[str], remedy: str) -> dict[str, Any]:
+    """Plain settings of a YAML file with overrides put in place; ``remedy`` is said where there is no file.
+
+    Raises
+    ------
+    ConfigError
+    """
     import yaml
 
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
-        raise ConfigError(f"There is no file {path}.\nWrite one with: asenequip-train init DATA -o {path}") from None
+        raise ConfigError(f"There is no file {path}.\n{remedy}") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         raise ConfigError(f"{path} is not a YAML file: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold settings as 'name: value' lines. Got {type(values).__name__} instead.")
-    return parse_config(apply_overrides(values, overrides))
+    return apply_overrides(values, overrides)
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

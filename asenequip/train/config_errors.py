@@ -27,12 +27,24 @@ def sentence(item: Any, root: type[BaseModel]) -> str:
         name = str(item["loc"][-1])
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         if not close:
-            names = {setting.rsplit(".", 1)[-1]: setting for setting in flatten(root().model_dump())}
+            names = {setting.rsplit(".", 1)[-1]: setting for setting in _every_setting(root)}
             close = [names[found] for found in difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)]
         hint = f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(known)}."
         return f"The settings have no '{where}'.{hint}"
-    message = item["msg"][0].lower() + item["msg"][1:]
-    return f"The setting '{where}' is wrong: {message}. Got {item['input']!r} instead."
+    message = item["msg"].removeprefix("Value error, ")
+    place = f"The setting '{where}' is wrong" if where else "The settings are wrong"
+    got = "" if isinstance(item["input"], dict) else f" Got {item['input']!r} instead."
+    return f"{place}: {message[0].lower()}{message[1:]}.{got}"
+
+
+def _every_setting(section: Any, prefix: str = "") -> list[str]:
+    """Names of all settings as "section.name"."""
+    found = []
+    for name, entry in section.model_fields.items():
+        inner = _section_of(entry.annotation)
+        nested = isinstance(inner, type) and issubclass(inner, BaseModel)
+        found += _every_setting(inner, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
+    return found
 
 
 def _names_at(location: Sequence[Any], root: type[BaseModel]) -> list[str]:

@@ -8,12 +8,12 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from asenequip.files import replace_file
+from asenequip.files import locked, replace_file
 from asenequip.train.config import Config, ConfigError, parse_config
 
 
@@ -85,26 +85,17 @@ class RunDirectory:
         """Write ``metrics.csv`` whole: one row per validated epoch."""
         self.write_text("metrics.csv", table(rows))
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Hold the directory; the system lets go of it when the process ends, however it ends.
 
         Raises
         ------
         RunLockedError
         """
-        with open(self.path / ".lock", "a") as stream:
-            try:
-                import fcntl
-
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # no such locks on this system
-                pass
-            except OSError:
-                raise RunLockedError(
-                    f"Another process is training in {self.path}.\nWait for it, or give this run another output."
-                ) from None
-            yield
+        refusal = RunLockedError(
+            f"Another process is training in {self.path}.\nWait for it, or give this run another output."
+        )
+        return locked(self.path / ".lock", refusal)
 
 
 def table(rows: Sequence[Mapping[str, float]]) -> str:

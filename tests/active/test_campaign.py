@@ -223,7 +223,7 @@ def test_a_full_disk_stops_it_and_it_goes_on(name, undisturbed, tmp_path, monkey
     ("changes", "message"),
     [
         ({"select": {"fresh": 2}}, r"select\.fresh must be at least 4"),
-        ({"labels": {}}, "Did you mean 'label'"),
+        ({"labels": {}}, "Did you mean `label`"),
         ({"train": {"output": "x"}}, r"train\.output is set by the campaign"),
         ({"train": {"model": {"cutof": 3.0}}}, r"model\.cutof.*Did you mean `cutoff`"),
         ({"explore": {"dynamics": {"pressures": [1.0]}}}, "as many as temperatures"),
