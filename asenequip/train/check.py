@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -38,14 +38,18 @@ def check_settings(config: Config) -> tuple[str, int]:
     config = config.model_copy(update={"data": config.data.model_copy(update={"shards": None})})
     frames = load_data(config.data)
     prepared = prepare(config, frames)
-    found = lint([frame for name in SPLITS for frame in frames[name]], frames["isolated"], prepared.species)
+    every = [frame for name in SPLITS for frame in frames[name]]
+    own_zeros = {k for k, dataset in enumerate(config.data.train) if dataset.own_shifts}
+    found = lint(every, frames["isolated"], prepared.species, own_zeros)
     lines = [_summary(prepared), _estimate(prepared)]
     lines += [f"problem: {text}" for text in found]
     lines.append(f"{len(found)} problems found." if found else "No problems found.")
     return "\n".join(lines), len(found)
 
 
-def lint(frames: Sequence[Frame], isolated: Sequence[Frame], species: Sequence[str]) -> list[str]:
+def lint(
+    frames: Sequence[Frame], isolated: Sequence[Frame], species: Sequence[str], own_zeros: Collection[int] = ()
+) -> list[str]:
     """What looks wrong in labelled frames, one sentence each, naming file and frame.
 
     Parameters
@@ -53,9 +57,12 @@ def lint(frames: Sequence[Frame], isolated: Sequence[Frame], species: Sequence[s
     frames, isolated : sequences of Frame
         Ordinary frames, and single atoms.
     species : sequence of str
+    own_zeros : collection of int
+        Values of `Frame.dataset` of the sets whose energies have a zero of their own.
     """
-    checks = (_missing, _duplicates, _net_forces, _outliers, _units, _stress_sign, _close_atoms)
+    checks = (_missing, _duplicates, _net_forces, _units, _stress_sign, _close_atoms)
     found = [text for check in checks for text in check(frames)]
+    found += _outliers(frames, own_zeros)
     present = {str(frame.atoms.symbols[0]) for frame in isolated}
     absent = [name for name in species if name not in present]
     if present and absent:
@@ -104,14 +111,15 @@ def _net_forces(frames: Sequence[Frame]) -> list[str]:
     return [f"the forces do not add up to zero on {len(wrong)} frames: {_named(wrong)}"] if wrong else []
 
 
-def _outliers(frames: Sequence[Frame]) -> list[str]:
-    """Energies per atom far from those of the same composition."""
-    groups: dict[str, list[Frame]] = {}
+def _outliers(frames: Sequence[Frame], own_zeros: Collection[int]) -> list[str]:
+    """Energies per atom far from those of the same composition and the same zero."""
+    groups: dict[tuple[str, int], list[Frame]] = {}
     for frame in frames:
         if np.isfinite(frame.energy):
-            groups.setdefault(frame.atoms.get_chemical_formula(), []).append(frame)
+            zero = frame.dataset if frame.dataset in own_zeros else -1
+            groups.setdefault((frame.atoms.get_chemical_formula(), zero), []).append(frame)
     out = []
-    for formula, group in groups.items():
+    for (formula, _), group in groups.items():
         values = np.array([frame.energy / len(frame.atoms) for frame in group])
         spread = 1.4826 * np.median(np.abs(values - np.median(values)))
         if len(group) < 8 or spread == 0:
@@ -219,7 +227,7 @@ def _estimate(prepared: Prepared) -> str:
     chosen = [samples[k] for k in largest]
     batch = collate(chosen, prepared.statistics.offsets).to(model.device)
     arguments = [values.to(model.device) for values in (loss.divisors(chosen), loss.coefficients(0.0))]
-    step, times = eager_step(model, loss), []
+    step, times = eager_step(model, loss, config.dtype), []
     for _ in range(3):
         start = time.perf_counter()
         step(batch, *arguments)

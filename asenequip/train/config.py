@@ -275,7 +275,11 @@ class Config(_Strict):
     )
     seed: int = Field(default=0, description="Start weights and order of the frames.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 ...")
-    dtype: Literal["float32", "float64"] = Field(default="float32", description="Precision of the network.")
+    dtype: Literal["float32", "float64", "bfloat16", "tf32"] = Field(
+        default="float32",
+        description="Precision of the network. bfloat16 and tf32 (CUDA): float32, but matrix products in training "
+        "round their operands.",
+    )
     threads: PositiveInt | None = Field(default=None, description="CPU threads; the fastest by trial if absent.")
     loggers: list[Literal["tensorboard", "wandb"]] = Field(
         default=[], description="Metrics go there too; each needs the package of that name."

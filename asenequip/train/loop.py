@@ -86,7 +86,7 @@ class Trainer:
         self.average = MovingAverage.of(self.parameters, 0.0 if self.optimizer.averages else settings.ema)
         self.plateau = Plateau()
         self.progress = Progress(budget=settings.max_edges)
-        self.gradients: Step = eager_step(model, self.loss)
+        self.gradients: Step = eager_step(model, self.loss, config.dtype)
         cutoff = float(model.spec.cutoff_table()[0][0])
         shapes = shapes_for(self.table, settings.batch_size, settings.max_edges, cutoff) if settings.pad else None
         self.loader = Loader(train, offsets, team, settings.workers, shapes)

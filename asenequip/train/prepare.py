@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from asenequip.fused.engine import has_bfloat16
 from asenequip.model.allegro import Allegro
+from asenequip.rounding import PRECISIONS
 from asenequip.train.config import Config, ConfigError, make_spec
 from asenequip.train.data import SPLITS, Frame, Sample, collate, make_samples, species_of
 from asenequip.train.distributed import local_rank
@@ -80,6 +82,8 @@ def prepare(config: Config, data: Mapping[str, Sequence[Frame]] | Shards) -> Pre
     data : mapping or Shards
         From `read_data`.
     """
+    device = pick_device(config.device)
+    check_precision(config, device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     start = load_start(config.start) if config.start is not None else None
@@ -109,10 +113,25 @@ def prepare(config: Config, data: Mapping[str, Sequence[Frame]] | Shards) -> Pre
             model.scales.copy_(torch.from_numpy(statistics.scales))
             model.shifts.copy_(torch.from_numpy(statistics.shifts))
     freeze(model, config.training.freeze)
-    model = model.to(getattr(torch, config.dtype)).to(pick_device(config.device))
+    model = model.to(getattr(torch, PRECISIONS[config.dtype])).to(device)
     if config.threads is None and model.device.type == "cpu":
         config = config.model_copy(update={"threads": pick_threads(model, samples["train"], config)})
     return Prepared(config, tuple(species), samples, statistics, model)
+
+
+def check_precision(config: Config, device: torch.device) -> None:
+    """Refuse a precision that the device, or a compiled step, does not have."""
+    if config.dtype == "tf32" and device.type != "cuda":
+        raise ConfigError(
+            f"The setting 'dtype' is tf32, which CUDA has and {device} has not. Take float32 or bfloat16."
+        )
+    if config.dtype == "bfloat16" and device.type == "cpu" and not has_bfloat16():
+        raise ConfigError(
+            "The setting 'dtype' is bfloat16, and this processor has no products in it (AVX512-BF16), so they would be "
+            "slower than those in float32. Take float32."
+        )
+    if config.dtype in ("bfloat16", "tf32") and config.training.compile:
+        raise ConfigError(f"The setting 'training.compile' goes with float32 and float64. Got dtype {config.dtype}.")
 
 
 def pick_threads(model: Allegro, samples: Sequence[Sample], config: Config) -> int:
@@ -122,7 +141,7 @@ def pick_threads(model: Allegro, samples: Sequence[Sample], config: Config) -> i
     """
     most, part = torch.get_num_threads(), samples[: config.training.batch_size]
     loss = LossFunction(config.loss, model.spec.type_names)
-    step, batch = eager_step(model, loss), collate(part).to(model.device)
+    step, batch = eager_step(model, loss, config.dtype), collate(part).to(model.device)
     arguments, best, chosen = (loss.divisors(part), loss.coefficients(0.0)), math.inf, 1
     step(batch, *arguments)  # kernels are compiled here
     for threads in sorted({1, max(1, most // 2), most}):

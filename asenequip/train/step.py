@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from asenequip.graph import Graph
 from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import assemble
+from asenequip.rounding import products_in
 from asenequip.train.data import Batch
 from asenequip.train.loss import LossFunction, Residuals, residuals
 
@@ -72,14 +73,15 @@ def batch_residuals(model: nn.Module, batch: Batch, create_graph: bool = True) -
     return residuals(assemble(graph, vectors.detach(), gradient, energies), batch)
 
 
-def eager_step(model: Allegro, loss: LossFunction) -> Step:
-    """Loss and gradients by automatic differentiation."""
+def eager_step(model: Allegro, loss: LossFunction, precision: str = "float32") -> Step:
+    """Loss and gradients by automatic differentiation, its matrix products rounded as ``precision`` says."""
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def step(batch: Batch, divisors: Tensor, coefficients: Tensor) -> StepResult:
-        sums, weights = loss.terms(batch_residuals(model, batch), batch)
-        total = loss.total(sums, divisors, coefficients)
-        gradients = torch.autograd.grad(total, parameters)
+        with products_in(precision, model.device):
+            sums, weights = loss.terms(batch_residuals(model, batch), batch)
+            total = loss.total(sums, divisors, coefficients)
+            gradients = torch.autograd.grad(total, parameters)
         return StepResult(total.detach(), sums.detach(), weights, gradients)
 
     return step

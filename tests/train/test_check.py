@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,15 @@ def test_faulty_labels_exit_with_three(sound: list[Atoms], tmp_path: Path) -> No
     small = ["--set", "model.num_scalar_features=4", "--set", "model.l_max=0", "--set", "threads=1"]
     result = CliRunner().invoke(app, ["check", str(tmp_path / "config.yaml"), *small])
     assert result.exit_code == 3
+
+
+def test_energies_are_compared_among_frames_of_one_zero(sound: list[Atoms]) -> None:
+    moved = [
+        labelled(a, a.calc.results["energy"] + 1000.0, *(a.calc.results[k] for k in ("forces", "stress")))
+        for a in sound
+    ]
+    for atoms in moved:
+        atoms.positions += 0.01  # not the same frames twice
+    frames = read(sound) + [replace(frame, dataset=1) for frame in read(moved[:9])]
+    assert any("far from that of the other" in text for text in lint(frames, [], ["Cu"]))
+    assert lint(frames, [], ["Cu"], own_zeros={1}) == []

@@ -9,7 +9,7 @@ import pytest
 import torch
 from train_frames import label_with_emt
 
-from asenequip.train.config import parse_config
+from asenequip.train.config import ConfigError, parse_config
 from asenequip.train.data import collate
 from asenequip.train.loss import LossFunction
 from asenequip.train.prepare import prepare
@@ -39,3 +39,33 @@ def test_compiled_gradients_are_the_eager_ones(settings: Callable[..., dict[str,
         torch.testing.assert_close(found.loss, wanted.loss, rtol=ROUNDING, atol=0)
         for a, b in zip(wanted.gradients, found.gradients, strict=True):
             torch.testing.assert_close(b, a, rtol=1e-7, atol=ROUNDING * float(a.abs().max()))
+
+
+def test_bfloat16_rounds_the_products_and_not_the_weights(settings: Callable[..., dict[str, Any]]) -> None:
+    frames = label_with_emt(4, seed=6)
+    config = parse_config(settings(data={"split": {"valid": 0, "test": 0}}))
+    prepared = prepare(config, load_data(config.data, frames))
+    samples, loss = prepared.samples["train"], LossFunction(config.loss, prepared.species)
+    exact, rounded = (
+        eager_step(prepared.model, loss, precision)(collate(samples), loss.divisors(samples), loss.coefficients(1.0))
+        for precision in ("float32", "bfloat16")
+    )
+    wanted, found = (torch.cat([g.flatten() for g in result.gradients]) for result in (exact, rounded))
+    assert found.dtype is torch.float32
+    error = float((found - wanted).norm() / wanted.norm())
+    assert 1e-5 < error < 0.1  # eight bits of mantissa: 0.4 % each
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"dtype": "tf32"}, "which CUDA has and cpu has not"),
+        ({"dtype": "bfloat16", "training": {"compile": True}}, "goes with float32"),
+    ],
+)
+def test_precisions_that_cannot_be_had_are_refused(
+    settings: Callable[..., dict[str, Any]], change: dict[str, Any], told: str
+) -> None:
+    config = parse_config(settings(device="cpu", **change))
+    with pytest.raises(ConfigError, match=told):
+        prepare(config, load_data(config.data, label_with_emt(4, seed=6)))
