@@ -1,4 +1,4 @@
-"""How much memory there is, and the one sentence that says that a structure is too large for it."""
+"""How much memory there is, and what is said where it does not suffice."""
 
 from __future__ import annotations
 
@@ -62,3 +62,10 @@ def require_bytes(needed: float, available: int | None, num_atoms: int) -> None:
         f"are free: at this density {largest} atoms fit.\nTake a smaller structure or skin, or divide it among "
         "machines with LAMMPS, which the potential allows: it is strictly local."
     )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice, Python's or torch's, on any device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))

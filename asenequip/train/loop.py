@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from asenequip.interrupt import Interrupted, StopRequest, stop_on_signal
+from asenequip.memory import is_out_of_memory
 from asenequip.model.allegro import Allegro
 from asenequip.train.batching import Loader, epoch_order, pack
 from asenequip.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -26,8 +27,9 @@ from asenequip.train.padding import shapes_for
 from asenequip.train.polish import Polisher
 from asenequip.train.schedule import MovingAverage, Plateau, learning_rate
 from asenequip.train.state import Event, Progress, pack_state, unpack_state
-from asenequip.train.step import Step, batch_residuals, compiled_step, eager_step
+from asenequip.train.step import Step, compiled_step, eager_step, not_finite
 from asenequip.train.table import sources_of, tabulate
+from asenequip.train.zeros import Zeros
 
 _SHRINK = 0.75
 """Part of its edges that a batch may have after one was too large for the memory."""
@@ -51,7 +53,7 @@ class Trainer:
     config : Config
     train, valid : sequences of Sample
     offsets : (d, T) float64
-        Energy per atom of each data set and type taken off the labels, eV.
+        Energy per atom of each data set and type taken off the labels at first, eV; see `zeros`.
     folder : Path
         Checkpoints go here.
     watch : callable, optional
@@ -72,7 +74,7 @@ class Trainer:
         team: Team = Team(),  # noqa: B008 (immutable)
     ) -> None:
         self.model, self.config, self.folder = model, config, folder
-        self.train, self.valid, self.offsets, self.team = train, valid, offsets, team
+        self.train, self.valid, self.team = train, valid, team
         self.watch = watch or (lambda event: None)
         settings = config.training
         self.loss = LossFunction(config.loss, model.spec.type_names)
@@ -85,7 +87,8 @@ class Trainer:
         self.polisher = Polisher(self.parameters)
         self.average = MovingAverage.of(self.parameters, 0.0 if self.optimizer.averages else settings.ema)
         self.plateau = Plateau()
-        self.progress = Progress(budget=settings.max_edges)
+        self.progress = Progress(budget=settings.max_edges, offsets=offsets.tolist())
+        self.zeros = Zeros(train, self.table, config.data.train, offsets, settings.batch_size)
         self.gradients: Step = eager_step(model, self.loss, config.dtype)
         cutoff = float(model.spec.cutoff_table()[0][0])
         shapes = shapes_for(self.table, settings.batch_size, settings.max_edges, cutoff) if settings.pad else None
@@ -94,6 +97,11 @@ class Trainer:
         self._stop = StopRequest()
         self._saved = time.monotonic()
         self._started = self._saved
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Energy per atom of each data set and type that is now taken off the labels, (d, T) float64, eV."""
+        return np.array(self.progress.offsets)
 
     def run(self) -> None:
         """Train to the end of the schedule, then polish.
@@ -174,7 +182,8 @@ class Trainer:
     def _batches(self, order: list[int]) -> Iterator[tuple[list[int], Batch | None]]:
         """Frames in order as batches: the positions of all, and this process's share."""
         batches = pack(order, self.edges, self.config.training.batch_size, self.progress.budget)
-        return zip(batches, self.loader.load(batches), strict=True)
+        for chosen, batch in zip(batches, self.loader.load(batches), strict=True):
+            yield chosen, batch and self.zeros.put(batch, self.team.share(chosen), self.offsets)
 
     def _step(self, chosen: list[int], batch: Batch | None) -> bool:
         """One optimiser step; False if there was not memory enough for it."""
@@ -197,6 +206,8 @@ class Trainer:
         progress.seconds = found.seconds
         progress.sums = [a + b for a, b in zip(progress.sums, found.sums.tolist(), strict=True)]
         progress.weights = [a + b for a, b in zip(progress.weights, divisors.tolist(), strict=True)]
+        if self.zeros.due(progress.step):
+            progress.offsets = self.zeros.fit(self.model, self.offsets).tolist()
         self.watch(Event(progress, value, rate, self.fraction()))
         return True
 
@@ -233,12 +244,7 @@ class Trainer:
         """Which frames of a batch are not finite."""
         if batch is None:
             return f"The loss is not a number at step {self.progress.step}, on another process."
-        batch = batch.to(self.model.device)
-        found = batch_residuals(self.model, batch, create_graph=False)
-        wrong = ~found.energy.isfinite()
-        wrong[batch.graph.frames[~found.forces.isfinite().all(dim=1)]] = True
-        names = [source for source, bad in zip(batch.sources, wrong.tolist(), strict=False) if bad]
-        named = ", ".join(names or batch.sources)
+        named = ", ".join(not_finite(self.model, batch.to(self.model.device)) or batch.sources)
         return (
             f"The loss is not a number at step {self.progress.step}, at {named}.\n"
             "Look at this frame (asenequip-train check), lower training.learning_rate, or set training.clip."
@@ -358,6 +364,7 @@ class Trainer:
         with self.averaged():
             tensors = dict(self.model.state_dict())
             values: dict[str, Any] = {"epoch": self.progress.epoch, "loss": self.progress.best}
+            values["offsets"] = self.progress.offsets
             save_checkpoint(self.folder, "best", self.progress.step, Checkpoint(tensors, values), keep=1)
 
     def restore(self) -> list[Path]:
@@ -375,7 +382,7 @@ class Trainer:
         return damaged
 
     def load_best(self) -> int:
-        """Put the weights of the best epoch into the model.
+        """Put the weights and offsets of the best epoch in place.
 
         Returns
         -------
@@ -386,11 +393,5 @@ class Trainer:
         if checkpoint is None:
             return 0
         self.model.load_state_dict(checkpoint.tensors)
+        self.progress.offsets = checkpoint.values["offsets"]
         return int(checkpoint.values["epoch"])
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory did not suffice."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))

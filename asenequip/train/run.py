@@ -181,7 +181,7 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
     present = [name for name in ("test", "valid", "train") if len(samples[name])]
     errors = {name: trainer.validate(samples[name], averaged=False) if name in present else {} for name in SPLITS[1:]}
     judged = samples[present[0]]
-    predictions = predict(model, judged, prepared.statistics.offsets, config.training.batch_size)
+    predictions = predict(model, judged, trainer.offsets, config.training.batch_size)
     tables = parity_tables(judged, predictions, prepared.species)
     figures = draw_figures(run, tables, trainer.progress.rows)
     _write_predictions(run, test_frames(judged, predictions))
@@ -193,6 +193,7 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
         "frames": {name: len(samples[name]) for name in SPLITS},
         "data": [dataset.path for dataset in config.data.train] or ["frames given in memory"],
         "force_rms": prepared.statistics.force_rms,
+        "energy_zeros": zeros_record(trainer, prepared),
         "coverage": Coverage.of((sample.graph for sample in samples["train"]), prepared.species).to_record(),
         "best_epoch": best_epoch,
         "steps": trainer.progress.step,
@@ -204,7 +205,7 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
         golden = samples["train"][0].frame.atoms
         part = None
         if config.uncertainty is not None:
-            part = fit_uncertainty(model, samples, prepared.statistics.offsets, config.uncertainty, config.seed)
+            part = fit_uncertainty(model, samples, trainer.offsets, config.uncertainty, config.seed)
         save_artifact(run.potential, model, golden=golden, provenance={"training": record}, uncertainty=part)
     potential = load_artifact(run.potential, device=model.device)
     record["sha256"] = potential.sha256
@@ -214,6 +215,14 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
     run.log("done", **{k: v for k, v in record.items() if k in ("valid", "test", "sha256", "best_epoch")})
     say(closing_lines(run, record, figures))
     return potential
+
+
+def zeros_record(trainer: Trainer, prepared: Prepared) -> dict[str, dict[str, float]]:
+    """By file, what a data set with a zero of its own has beyond the potential's energies, eV per atom and species."""
+    datasets, offsets = prepared.config.data.train, trainer.offsets
+    return {
+        datasets[k].path: dict(zip(prepared.species, offsets[k].tolist(), strict=True)) for k in trainer.zeros.frames
+    }
 
 
 def _write_predictions(run: RunDirectory, frames: Sequence[Atoms]) -> None:

@@ -37,6 +37,8 @@ class Progress:
     best_epoch : int
     rows : list of dict
         One row of metrics per validated epoch.
+    offsets : list of list of float
+        Energy per atom of each data set and type taken off the labels, eV.
     """
 
     epoch: int = 0
@@ -51,6 +53,7 @@ class Progress:
     best: float = math.inf
     best_epoch: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
+    offsets: list[list[float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

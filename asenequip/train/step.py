@@ -73,6 +73,14 @@ def batch_residuals(model: nn.Module, batch: Batch, create_graph: bool = True) -
     return residuals(assemble(graph, vectors.detach(), gradient, energies), batch)
 
 
+def not_finite(model: Allegro, batch: Batch) -> list[str]:
+    """Sources of the frames whose energy or forces the model, or the labels, make something else than numbers."""
+    found = batch_residuals(model, batch, create_graph=False)
+    wrong = ~found.energy.isfinite()
+    wrong[batch.graph.frames[~found.forces.isfinite().all(dim=1)]] = True
+    return [source for source, bad in zip(batch.sources, wrong.tolist(), strict=False) if bad]
+
+
 def eager_step(model: Allegro, loss: LossFunction, precision: str = "float32") -> Step:
     """Loss and gradients by automatic differentiation, its matrix products rounded as ``precision`` says."""
     parameters = [p for p in model.parameters() if p.requires_grad]
