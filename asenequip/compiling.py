@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import subprocess
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,13 @@ from ase import Atoms
 
 import asenequip
 from asenequip.artifact import Potential, default_golden, golden_atoms, verify
+from asenequip.files import replace_file
 from asenequip.fused.engine import FusedEngine, has_bfloat16, vector_lanes
 from asenequip.fused.fold import RadialTable, fold, tabulate
 from asenequip.fused.plan import Plan, unsupported
 from asenequip.graph import graph_of
 from asenequip.kernels import native
+from asenequip.kernels.native import cache_directory
 from asenequip.kernels.ops import use_backend
 from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import Derivatives, evaluate_derivatives
@@ -44,6 +45,8 @@ COMPILED = ("float32", "float64", "bfloat16")
 BFLOAT16_TOLERANCE = 0.05
 """Largest error of a force with products in bfloat16, relative to 1 eV/Angstrom more than the largest force."""
 
+RELATIVE_TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "tf32": 1e-2, "bfloat16": BFLOAT16_TOLERANCE}
+"""The same for each precision of the network."""
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Energies (n,) eV, forces (n, 3) eV/Angstrom, virials (n, 3, 3) eV."""
@@ -148,19 +151,20 @@ def _check(
     plan = Plan(spec, vector_lanes("float64"))
     shared = table if plan.columns() == Plan(spec, vector_lanes(dtype)).columns() else None
     double = FusedEngine(spec, "float64", fold(exact, plan, "float64", tolerance, shared)[0])
+    found: dict[str, list[float]] = {"force": [], "energy": [], "table": [], "eager": [], "difference": []}
     largest = 0.0
-    worst = {"force": 0.0, "energy": 0.0, "table": 0.0, "eager": 0.0, "difference": 0.0}
     for atoms in check_frames(potential):
         with use_backend("plain"):
             reference, eager = (exact_derivatives(model, atoms) for model in (exact, rounded))
         forces = reference.forces.numpy()
         energies, fused, _ = run_fused(engine, atoms)
         largest = max(largest, float(np.abs(forces).max(initial=0.0)))
-        worst["force"] = max(worst["force"], _distance(fused, forces))
-        worst["energy"] = max(worst["energy"], _distance(energies, reference.energies.detach().numpy()))
-        worst["table"] = max(worst["table"], _distance(run_fused(double, atoms)[1], forces))
-        worst["eager"] = max(worst["eager"], _distance(eager.forces.numpy(), forces))
-        worst["difference"] = max(worst["difference"], difference_error(partial(run_fused, double), atoms))
+        found["force"].append(distance(fused, forces))
+        found["energy"].append(distance(energies, reference.energies.detach().numpy()))
+        found["table"].append(distance(run_fused(double, atoms)[1], forces))
+        found["eager"].append(distance(eager.forces.numpy(), forces))
+        found["difference"].append(difference_error(partial(run_fused, double), atoms))
+    worst = {name: worst_of(errors) for name, errors in found.items()}
     return CompileReport(
         force_error=worst["force"],
         energy_error=worst["energy"],
@@ -213,8 +217,7 @@ def run_fused(engine: FusedEngine, atoms: Atoms) -> Arrays:
 
 def difference_error(run: Callable[[Atoms], Arrays], atoms: Atoms, step: float = 1e-3) -> float:
     """Largest deviation of three atoms' forces from four-point central differences of the energy, eV/Angstrom."""
-    forces = run(atoms)[1]
-    worst = 0.0
+    forces, errors = run(atoms)[1], []
     for atom in sorted({0, len(atoms) // 2, len(atoms) - 1}):
         for axis in range(3):
             energy = []
@@ -223,34 +226,40 @@ def difference_error(run: Callable[[Atoms], Arrays], atoms: Atoms, step: float =
                 moved.positions[atom, axis] += k * step
                 energy.append(run(moved)[0].sum())
             slope = (energy[0] - 8 * energy[1] + 8 * energy[2] - energy[3]) / (12 * step)
-            worst = max(worst, abs(float(forces[atom, axis] + slope)))
-    return worst
+            errors.append(abs(float(forces[atom, axis] + slope)))
+    return worst_of(errors)
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference of two arrays; not a number where one of their entries is none."""
     return float(np.abs(a - b).max(initial=0.0))
+
+
+def worst_of(errors: Sequence[float]) -> float:
+    """The largest of some errors; not a number if one is none, which Python's ``max`` would pass over."""
+    return float(np.max(errors))
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------
 
 
-def _cache_directory() -> Path:
-    return native.cache_directory() / "fused"
-
-
-def _cache_path(potential: Potential, dtype: str) -> Path:
-    """A file named by everything the compiled form depends on: weights, versions, precision, vectors, toolchain."""
+def cache_name(potential: Potential, sources: Iterable[Path], facts: Sequence[object]) -> str:
+    """A name for what is made of a potential: a hash of its weights, of versions, source files, and further facts."""
     state = potential.model.state_dict()
     digest = hashlib.sha256(json.dumps(potential.spec.to_dict(), sort_keys=True).encode())
     for name in sorted(state):
         digest.update(name.encode() + state[name].detach().cpu().contiguous().numpy().tobytes())
-    here = Path(__file__).parent / "fused"
-    for source in sorted(here.iterdir()):
-        if source.suffix in (".py", ".hpp"):
-            digest.update(source.read_bytes())
-    facts = [asenequip.__version__, torch.__version__, dtype, vector_lanes(dtype), TABLE_TOLERANCES, native.toolchain()]
-    digest.update(repr(facts).encode())
-    return _cache_directory() / f"{digest.hexdigest()[:40]}.npz"
+    for source in sorted(sources):
+        digest.update(source.read_bytes())
+    digest.update(repr([asenequip.__version__, torch.__version__, *facts]).encode())
+    return digest.hexdigest()[:40]
+
+
+def _cache_path(potential: Potential, dtype: str) -> Path:
+    """A file named by everything the compiled form depends on, precision, vectors, and toolchain among it."""
+    sources = [path for path in (Path(__file__).parent / "fused").iterdir() if path.suffix in (".py", ".hpp")]
+    name = cache_name(potential, sources, [dtype, vector_lanes(dtype), TABLE_TOLERANCES, native.toolchain()])
+    return cache_directory() / "fused" / f"{name}.npz"
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -266,11 +275,10 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
 
 def _write(path: Path, arrays: dict[str, np.ndarray], report: dict[str, Any]) -> None:
     """Keep a compiled form; a cache that cannot be written is no error."""
+    buffer = io.BytesIO()
+    np.savez(buffer, report=np.array(json.dumps(report)), **arrays)  # type: ignore[arg-type]
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, report=np.array(json.dumps(report)), **arrays)  # type: ignore[arg-type]
-        os.replace(name, path)
+        replace_file(path, buffer.getvalue())
     except OSError as error:
         warnings.warn(f"The compiled potential could not be kept in '{path.parent}': {error}", stacklevel=2)

@@ -11,13 +11,14 @@ import torch
 from ase import Atoms
 
 from asenequip.artifact import Potential, load_artifact, verify
+from asenequip.compiledgraph import compiled_graph, kept_graph
 from asenequip.compiling import CompilationError, fused_engine
 from asenequip.errors import parameter_error
 from asenequip.fused.batch import BAD_STRUCTURE, FusedBatch
 from asenequip.fused.engine import FusedEngine
 from asenequip.graph import Graph, atom_types, check_geometry, graph_of, input_errors, join_graphs
 from asenequip.listcache import ListCache
-from asenequip.model.derivatives import Derivatives, evaluate_derivatives
+from asenequip.model.derivatives import Derivatives, Slopes, evaluate_derivatives
 from asenequip.model.hessian import hessian
 from asenequip.resident import ResidentEngine
 from asenequip.results import PROPERTIES, Outcome, Results, results_of
@@ -66,8 +67,9 @@ class Evaluator:
         Edges worked on at once: bounds the memory, does not change the numbers. 100,000 by default, on a GPU four times
         as many.
     compiled : bool, optional
-        True: the fused CPU form or an error; False: the eager network; None: on a CPU fused for float32 where it can be
-        built (else eager, said once), fused for bfloat16, and eager for float64.
+        True: the compiled form or an error; False: the eager network; None: on a CPU fused for float32 where it can be
+        built (else eager, said once), fused for bfloat16, and eager for float64. On a GPU, where compiling takes a
+        minute, None takes the compiled graph that ``asenequip compile`` has made, else the eager network.
     """
 
     def __init__(
@@ -100,18 +102,17 @@ class Evaluator:
         self.cutoffs = np.asarray(self.model.spec.cutoff_table())
         self.lists = ListCache(float(self.cutoffs.max()), float(skin))
         self.max_edges = max_edges
-        self.engine = self._choose_engine(compiled)
-        on_gpu = self.device.type == "cuda"
-        self.resident = ResidentEngine(self.model, float(skin), max_edges=max_edges) if on_gpu else None
+        self.engine = self._choose_engine(compiled) if self.device.type == "cpu" else None
+        self.slopes: Slopes | None = None
+        self.resident: ResidentEngine | None = None
+        if self.device.type == "cuda":
+            self.slopes = self._choose_slopes(compiled)
+            self.resident = ResidentEngine(self.model, float(skin), max_edges=max_edges, slopes=self.slopes)
 
     def _choose_engine(self, compiled: bool | None) -> FusedEngine | None:
-        if compiled is False or (compiled is None and (self.device.type != "cpu" or self.dtype == "float64")):
+        if compiled is False or (compiled is None and self.dtype == "float64"):
             verify(self.potential)
             return None
-        if self.device.type != "cpu":
-            raise parameter_error(
-                "compiled", "Evaluator", "False or None on a GPU, whose kernels need no step", compiled
-            )
         try:
             return fused_engine(self.potential, self.dtype)  # verifies the potential, now or when it was compiled
         except CompilationError as error:
@@ -120,6 +121,13 @@ class Evaluator:
             verify(self.potential)
             warnings.warn(f"{error}\nThe eager network runs instead: the same numbers, slower.", stacklevel=3)
             return None
+
+    def _choose_slopes(self, compiled: bool | None) -> Slopes | None:
+        if compiled:
+            return compiled_graph(self.potential, self.dtype, self.device)[0]
+        verify(self.potential)
+        found = None if compiled is False else kept_graph(self.potential, self.dtype, self.device)
+        return None if found is None else found[0]
 
     def graph(self, atoms: Atoms) -> Graph:
         """The graph of one structure, on this evaluator's device."""
@@ -186,7 +194,9 @@ class Evaluator:
     def derivatives(self, graph: Graph, last_layer: bool = False) -> Derivatives:
         """Energies, forces and virials of a batch as tensors."""
         with products_in(self.dtype, self.device):
-            return evaluate_derivatives(self.model, graph, max_edges=self.max_edges, last_layer=last_layer)
+            return evaluate_derivatives(
+                self.model, graph, max_edges=self.max_edges, last_layer=last_layer, slopes=self.slopes
+            )
 
     def virials(self, atoms: Atoms) -> np.ndarray:
         """Strain derivative of each atom's energy, sum_z r_z (x) dE_n/dr_z, (n, 3, 3) float64, eV, not symmetrised."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from asenequip.celllist import find_edges_on_device
 from asenequip.graph import Graph
 from asenequip.model.allegro import Allegro
-from asenequip.model.derivatives import assemble, evaluate_derivatives
+from asenequip.model.derivatives import Slopes, assemble, evaluate_derivatives, slopes_of
 from asenequip.model.mlp import MLP
 from asenequip.neighbors import still_complete
 
@@ -130,6 +130,8 @@ class ResidentEngine:
         Edges worked on at once by structures that are not padded.
     padded_edges : int
         Candidate edges up to which a structure is padded, and on CUDA captured.
+    slopes : callable, optional
+        A compiled form of the model; see `asenequip.compiledgraph`.
 
     Attributes
     ----------
@@ -137,8 +139,16 @@ class ResidentEngine:
         How many lists were built, and steps recorded.
     """
 
-    def __init__(self, model: Allegro, skin: float, max_edges: int = 1_000_000, padded_edges: int = 200_000) -> None:
+    def __init__(
+        self,
+        model: Allegro,
+        skin: float,
+        max_edges: int = 1_000_000,
+        padded_edges: int = 200_000,
+        slopes: Slopes | None = None,
+    ) -> None:
         self.model, self.skin, self.max_edges = model, skin, max_edges
+        self.slopes = slopes_of(model) if slopes is None else slopes
         self.device = model.device
         self.cutoffs = torch.tensor(model.spec.cutoff_table(), dtype=torch.float64, device=self.device)
         self.padded_edges = padded_edges if vanishes_beyond_the_cutoff(model) else 0
@@ -206,12 +216,10 @@ class ResidentEngine:
 
         def step() -> None:
             graph = buffers.graph()
-            with torch.enable_grad():
-                vectors = (graph.vectors() + buffers.padding).requires_grad_(True)
-                neighbor_types = graph.types.index_select(0, graph.neighbors)
-                output = self.model.local(vectors, graph.types, neighbor_types, graph.centers, graph.ptr)
-                (gradient,) = torch.autograd.grad(output.energies.sum(), vectors)
-            found = assemble(graph, vectors.detach(), gradient, output.energies.detach())
+            vectors = graph.vectors() + buffers.padding
+            neighbor_types = graph.types.index_select(0, graph.neighbors)
+            energies, gradient = self.slopes(vectors, graph.types, neighbor_types, graph.centers, graph.ptr)
+            found = assemble(graph, vectors, gradient, energies)
             buffers.results.copy_(_pack(found.energies, found.forces, found.virials))
 
         return _capture(step, self.device) if self.device.type == "cuda" else step
@@ -230,7 +238,7 @@ class ResidentEngine:
         ptr = torch.cat([counts.new_zeros(1), counts])
         frames = torch.zeros_like(self._types)
         graph = Graph(positions, cell, self._types, frames, 1, centers, neighbors, shifts, ptr)
-        found = evaluate_derivatives(self.model, graph, max_edges=self.max_edges)
+        found = evaluate_derivatives(self.model, graph, max_edges=self.max_edges, slopes=self.slopes)
         return _split(_pack(found.energies, found.forces, found.virials).cpu().numpy())
 
 

@@ -12,15 +12,18 @@ from ase import Atoms
 
 from asenequip.artifact import Potential, verify
 from asenequip.compiling import (
-    BFLOAT16_TOLERANCE,
+    RELATIVE_TOLERANCES,
     Arrays,
     CompilationError,
     check_frames,
     difference_error,
+    distance,
     exact_derivatives,
+    worst_of,
 )
 from asenequip.graph import atom_types
 from asenequip.kernels.ops import use_backend
+from asenequip.model.derivatives import Slopes
 from asenequip.resident import ResidentEngine
 from asenequip.rounding import PRECISIONS, products_in
 
@@ -48,7 +51,9 @@ class ResidentReport:
     first_seconds: float
 
 
-def check_resident(potential: Potential, dtype: str, device: torch.device) -> ResidentReport:
+def check_resident(
+    potential: Potential, dtype: str, device: torch.device, slopes: Slopes | None = None
+) -> ResidentReport:
     """Run a potential on a device, with and without padding, and compare.
 
     Parameters
@@ -57,6 +62,8 @@ def check_resident(potential: Potential, dtype: str, device: torch.device) -> Re
     dtype : str
         One of `asenequip.rounding.PRECISIONS`.
     device : torch.device
+    slopes : callable, optional
+        A compiled form of the network in this precision, to run in its place.
 
     Raises
     ------
@@ -66,8 +73,8 @@ def check_resident(potential: Potential, dtype: str, device: torch.device) -> Re
     verify(potential)
     exact = potential.cast("float64", "cpu")
     begun, first = time.monotonic(), 0.0
-    force = energy = largest = 0.0
-    runs = [_runner(potential, dtype, device, padded) for padded in (0, 10**7)]
+    force, energy, largest = [], [], 0.0
+    runs = [_runner(potential, dtype, device, padded, slopes) for padded in (0, 10**7)]
     for atoms in check_frames(potential):
         with use_backend("plain"):
             wanted = exact_derivatives(exact, atoms)
@@ -76,17 +83,20 @@ def check_resident(potential: Potential, dtype: str, device: torch.device) -> Re
         for run in runs:
             found = run(atoms)
             first = first or time.monotonic() - begun
-            force = max(force, float(np.abs(found[1] - forces).max(initial=0.0)))
-            energy = max(energy, float(np.abs(found[0] - wanted.energies.detach().numpy()).max(initial=0.0)))
+            force.append(distance(found[1], forces))
+            energy.append(distance(found[0], wanted.energies.detach().numpy()))
     double = _runner(potential, "float64", device, 10**7)
-    difference = max(difference_error(double, atoms) for atoms in check_frames(potential)[-1:])
-    report = ResidentReport(force, energy, largest, difference, first)
+    difference = difference_error(double, check_frames(potential)[-1])
+    report = ResidentReport(worst_of(force), worst_of(energy), largest, difference, first)
     _judge(report, dtype)
     return report
 
 
-def _runner(potential: Potential, dtype: str, device: torch.device, padded_edges: int) -> Callable[[Atoms], Arrays]:
-    engine = ResidentEngine(potential.cast(PRECISIONS[dtype], device), skin=0.5, padded_edges=padded_edges)
+def _runner(
+    potential: Potential, dtype: str, device: torch.device, padded_edges: int, slopes: Slopes | None = None
+) -> Callable[[Atoms], Arrays]:
+    model = potential.cast(PRECISIONS[dtype], device)
+    engine = ResidentEngine(model, skin=0.5, padded_edges=padded_edges, slopes=slopes)
 
     def run(atoms: Atoms) -> Arrays:
         types = atom_types(atoms, potential.spec.type_names)
@@ -97,8 +107,7 @@ def _runner(potential: Potential, dtype: str, device: torch.device, padded_edges
 
 
 def _judge(report: ResidentReport, dtype: str) -> None:
-    relative = {"float64": 1e-9, "float32": 1e-4, "tf32": 1e-2, "bfloat16": BFLOAT16_TOLERANCE}[dtype]
-    limits = {"force_error": relative * (1.0 + report.largest_force), "difference_error": 1e-5}
+    limits = {"force_error": RELATIVE_TOLERANCES[dtype] * (1.0 + report.largest_force), "difference_error": 1e-5}
     for name, limit in limits.items():
         if not getattr(report, name) <= limit:
             raise CompilationError(f"The device's path failed its check: its {name} is over {limit:.1e} in {report}.")

@@ -17,7 +17,7 @@ LAYERS = (
     ("model",),
     ("fused", "resident"),
     ("golden", "artifact"),
-    ("compiling",),
+    ("compiling", "compiledgraph"),
     ("evaluate",),
     ("uncertainty",),
     ("calculator",),

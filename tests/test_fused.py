@@ -223,29 +223,30 @@ def test_architectures_without_a_fused_form_run_eagerly_and_say_so(options: dict
 
 
 def test_a_damaged_cache_is_rebuilt(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("asenequip.compiling._cache_directory", lambda: tmp_path)
+    monkeypatch.setattr("asenequip.compiling.cache_directory", lambda: tmp_path)
     potential = Evaluator(save_artifact(tmp_path / "m.asnq", make_model(l_max=1)), compiled=False).potential
     first = compile_potential(potential)
-    (kept,) = tmp_path.glob("*.npz")
+    (kept,) = tmp_path.glob("fused/*.npz")
     kept.write_bytes(kept.read_bytes()[:5000])
     assert compile_potential(potential) == first
     expected = run_fused(fused_engine(potential), make_atoms())[1]
     assert np.isfinite(expected).all()
 
 
-def test_the_check_refuses_a_wrong_engine(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("asenequip.compiling._cache_directory", lambda: tmp_path)
+@pytest.mark.parametrize("change", [0.05, np.nan])
+def test_the_check_refuses_a_wrong_engine(change, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("asenequip.compiling.cache_directory", lambda: tmp_path)
 
     def wrong(*arguments, **options):  # type: ignore[no-untyped-def]
         constants, errors = fold(*arguments, **options)
-        constants["weights"][3] += 0.05
+        constants["weights"][3] += change
         return constants, errors
 
     monkeypatch.setattr("asenequip.compiling.fold", wrong)
     potential = Evaluator(save_artifact(tmp_path / "m.asnq", make_model(l_max=1)), compiled=False).potential
     with pytest.raises(CompilationError, match="failed its check"):
         compile_potential(potential)
-    assert not list(tmp_path.glob("*.npz"))
+    assert not list(tmp_path.glob("fused/*.npz"))
 
 
 def test_coinciding_atoms_are_named(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -12,7 +12,6 @@ import torch
 
 from asenequip.evaluate import Evaluator
 from asenequip.graph import Graph
-from asenequip.model.derivatives import evaluate_derivatives
 from asenequip.neighbors import EdgeList
 
 
@@ -48,9 +47,7 @@ def evaluate_subdomain(
     if evaluator.engine is not None:
         frames = np.zeros(len(edges.ptr) - 1, np.int32)
         return evaluator.engine.run(positions, np.zeros((1, 3, 3)), frames, types, edges)
-    derived = evaluate_derivatives(
-        evaluator.model, _graph(evaluator, positions, types, edges), max_edges=evaluator.max_edges
-    )
+    derived = evaluator.derivatives(_graph(evaluator, positions, types, edges))
     energies, forces, virials = (t.detach().cpu().numpy() for t in (derived.energies, derived.forces, derived.virials))
     return energies, forces, virials
 

@@ -6,7 +6,7 @@ F_n = sum_{z: c=n} g_z - sum_{z: n(z)=n} g_z, and the strain derivative is sum_z
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,10 @@ from torch import Tensor
 
 from asenequip.graph import Graph
 from asenequip.model.allegro import Allegro
+
+Slopes = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Takes what `Allegro.local` takes; gives the energies (n,) and the gradient of their sum with respect to the edge
+vectors (z, 3), both float64 and detached."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def evaluate_derivatives(
     create_graph: bool = False,
     max_edges: int | None = None,
     last_layer: bool = False,
+    slopes: Slopes | None = None,
 ) -> Derivatives:
     """Energies, forces and per-atom virials of a batch.
 
@@ -59,16 +64,25 @@ def evaluate_derivatives(
         Work through the centres in blocks of about this many edges: bounded memory, the same numbers.
     last_layer : bool
         Give the last layer too, without a graph.
+    slopes : callable, optional
+        A compiled form of the same network, taken where neither ``create_graph`` nor ``last_layer`` is asked for.
     """
+    compiled = None if create_graph or last_layer else slopes
     with torch.enable_grad():
         vectors = graph.vectors().detach()
         neighbor_types = graph.types.index_select(0, graph.neighbors)
         energies, gradients, layers = [], [], []
         for atoms, edges in _blocks(graph, max_edges):
-            leaf = vectors[edges].requires_grad_(True)
             start, ptr = graph.ptr[atoms.start], graph.ptr[atoms.start : atoms.stop + 1]
             centers = graph.centers[edges] - atoms.start
-            output = model.local(leaf, graph.types[atoms], neighbor_types[edges], centers, ptr - start)
+            inputs = (graph.types[atoms], neighbor_types[edges], centers, ptr - start)
+            if compiled is not None:
+                energy, gradient = compiled(vectors[edges], *inputs)
+                energies.append(energy)
+                gradients.append(gradient)
+                continue
+            leaf = vectors[edges].requires_grad_(True)
+            output = model.local(leaf, *inputs)
             (gradient,) = torch.autograd.grad(output.energies.sum(), leaf, create_graph=create_graph)
             energies.append(output.energies if create_graph else output.energies.detach())
             gradients.append(gradient)
@@ -77,6 +91,21 @@ def evaluate_derivatives(
                     layers.append(model.last_layer(output, centers, atoms.stop - atoms.start))
         found = assemble(graph, vectors, torch.cat(gradients), torch.cat(energies))
         return replace(found, last_layer=torch.cat(layers)) if last_layer else found
+
+
+def slopes_of(model: Allegro) -> Slopes:
+    """Energies and their gradient by the network and automatic differentiation."""
+
+    def slopes(
+        vectors: Tensor, types: Tensor, neighbor_types: Tensor, centers: Tensor, ptr: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = vectors.detach().requires_grad_(True)
+            energies = model.local(leaf, types, neighbor_types, centers, ptr).energies
+            (gradient,) = torch.autograd.grad(energies.sum(), leaf)
+        return energies.detach(), gradient
+
+    return slopes
 
 
 def _blocks(graph: Graph, max_edges: int | None) -> Iterator[tuple[slice, slice]]:
