@@ -93,8 +93,10 @@ def _count(trajectory: Path, index: str) -> int:
 def _how_to_go_on(output: Path) -> str:
     fitted = output / "clusters.npz"
     if not fitted.exists():
-        return "Stopped before the clusters were fitted; nothing was written."
-    return f"Stopped. The fitted clusters are in '{fitted}': apply them with --clusters and another --output."
+        return "Stopped before the clusters were fitted; nothing was written. The same command starts again."
+    return (
+        f"Stopped. The fitted clusters are in '{fitted}'; the same command with --clusters {fitted} goes on from them."
+    )
 
 
 def _text(report: ClusterReport) -> str:

@@ -196,7 +196,7 @@ def _test_rows(
         found[rows[j >= limit]] = limit - 1
         rows, j = rows[j < limit], j[j < limit]
         short = j > own_size[rows]
-        near = lists.indices[lists.start[rows] + np.minimum(j, own_size[rows])]
+        near = lists.indices[lists.place(rows, np.minimum(j, own_size[rows]))]
         missing = np.where(short, rows, np.where(j - 1 > other_size[near], near, -1))
         stuck = missing >= 0
         if wanted is None:
@@ -204,8 +204,8 @@ def _test_rows(
         else:
             wanted[missing[stuck]] = 1
         rows, j, near = rows[~stuck], j[~stuck], near[~stuck]
-        a = lists.distances[lists.start[rows] + j - 1]
-        b = reference.distances[reference.start[near] + j - 1]
+        a = lists.distances[lists.place(rows, j - 1)]
+        b = reference.distances[reference.place(near, j - 1)]
         failed = (a > ratio[j - 1] * b) | (b > ratio[j - 1] * a)
         found[rows[failed]] = j[failed] - 1
         rows = rows[~failed]
@@ -232,12 +232,12 @@ def adaptive_neighbourhoods(
     dimension : float, optional
         Intrinsic dimension; that of 2NN unless given.
     max_neighbours : int, optional
-        A fixed number of neighbours. Unless given each list doubles from 32 or 64 until every k* is found or
+        A fixed number of neighbours. Unless given each list grows by halves from 32 or 64 until every k* is found or
         128 million distances are held.
     significance : float
         Significance of the test.
     least : int
-        Neighbours that every point has at least, where their number is adaptive.
+        Neighbours that every point has at least.
     period, method, device
         As for `nearest_neighbours`.
 
@@ -246,22 +246,20 @@ def adaptive_neighbourhoods(
     Neighbourhoods
     """
     n = len(points)
-    limit = n - 1 if max_neighbours is None else min(n - 1, max_neighbours)
+    limit = n - 1 if max_neighbours is None else min(n - 1, max(max_neighbours, least))
     first = limit if max_neighbours is not None else min(limit, max(least, ADAPTIVE_START[points.shape[1] <= 10]))
     search = NeighbourSearch(points, period=period, method=method, device=device)
-    found = search.lists(np.arange(n), np.full(n, first))
+    lists = GrowingLists(search, n, first, limit, ADAPTIVE_ENTRIES)
     if dimension is None:
-        dimension = two_nn(np.stack([found.distance(rank) for rank in (0, 1, 2)], axis=1))[0]
+        near = lists.place(np.arange(n)[:, None], np.arange(3))
+        dimension = two_nn(lists.distances[near])[0]
     test = DensityTest.begin(n, limit, dimension, significance)
-    lists = GrowingLists(found)
     while True:
         wanted = np.zeros(n, np.uint8)
         test = test.advance(lists, lists, wanted)
         rows = np.flatnonzero(wanted)
-        counts = np.minimum(limit, 2 * lists.size[rows])
-        if not len(rows) or int(lists.size.sum() + (counts - lists.size[rows]).sum()) > ADAPTIVE_ENTRIES:
+        if not len(rows) or not lists.grow(rows):
             break
-        lists.replace(rows, search.lists(rows, counts))
     held = test.k_star == 0
     star = np.where(held, test.next_rank - 1, test.k_star)
     saturated = held | (star >= limit - 1)

@@ -1,8 +1,9 @@
-"""scikit-learn estimators of the density."""
+"""scikit-learn estimators of the density: the fields of each class are the parameters of its constructor."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +19,7 @@ from asenequip.cluster.landscape import (
     predict_log_density,
     survey,
 )
-from asenequip.cluster.neighbours import cross_neighbours
+from asenequip.cluster.neighbours import Method, cross_neighbours
 from asenequip.cluster.support import default_resolution
 
 __all__ = ["BMTI", "KNN", "KStarNN", "PAk"]
@@ -26,10 +27,20 @@ __all__ = ["BMTI", "KNN", "KStarNN", "PAk"]
 ENGINES = ("own", "dadapy")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class _Density(DensityMixin, BaseEstimator):
     """What the density estimators share: the fit of neighbourhoods, new points, engines."""
 
-    _kind = "knn"
+    dimension: float | None = None
+    max_neighbours: int | None = None
+    significance: float = 1e-6
+    period: ArrayLike | None = None
+    resolution: float | None = None
+    method: Method = "auto"
+    device: str = "cpu"
+    engine: str = "own"
+
+    _kind: ClassVar[str] = "knn"
 
     def _survey(self, X: ArrayLike) -> Landscape:
         owner = type(self).__name__
@@ -60,17 +71,18 @@ class _Density(DensityMixin, BaseEstimator):
         return survey(
             points,
             dimension=self.dimension,
-            max_neighbours=self._neighbours(),
+            max_neighbours=self.max_neighbours,
             significance=self.significance,
             period=as_period(self.period, points.shape[1], owner),
             resolution=resolution,
-            least=getattr(self, "k", 0),
+            least=self._least(),
             method=self.method,
             device=self.device,
         )
 
-    def _neighbours(self) -> int | None:
-        return self.max_neighbours
+    def _least(self) -> int:
+        """How many neighbours every point must have."""
+        return 0
 
     def _estimate(self, landscape: Landscape) -> Landscape:
         return knn_landscape(landscape)
@@ -129,6 +141,7 @@ def _nearest(points: NDArray, landscape: Landscape) -> tuple[NDArray, NDArray]:
     return np.where(distances[:, 0] <= landscape.resolution, 0.0, distances[:, 0]), indices[:, 0]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class KStarNN(_Density):
     """Log density from the k* nearest neighbours: as many as see one density (Rodriguez et al. 2018).
 
@@ -162,28 +175,8 @@ class KStarNN(_Density):
         Distinct points, neighbourhoods, densities.
     """
 
-    def __init__(
-        self,
-        *,
-        dimension: float | None = None,
-        max_neighbours: int | None = None,
-        significance: float = 1e-6,
-        period: ArrayLike | None = None,
-        resolution: float | None = None,
-        method: str = "auto",
-        device: str = "cpu",
-        engine: str = "own",
-    ) -> None:
-        self.dimension = dimension
-        self.max_neighbours = max_neighbours
-        self.significance = significance
-        self.period = period
-        self.resolution = resolution
-        self.method = method
-        self.device = device
-        self.engine = engine
 
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class KNN(KStarNN):
     """Log density from a fixed number of neighbours.
 
@@ -200,32 +193,10 @@ class KNN(KStarNN):
         As for `KStarNN`.
     """
 
-    def __init__(
-        self,
-        k: int = 10,
-        *,
-        dimension: float | None = None,
-        max_neighbours: int | None = 100,
-        significance: float = 1e-6,
-        period: ArrayLike | None = None,
-        resolution: float | None = None,
-        method: str = "auto",
-        device: str = "cpu",
-        engine: str = "own",
-    ) -> None:
-        super().__init__(
-            dimension=dimension,
-            max_neighbours=max_neighbours,
-            significance=significance,
-            period=period,
-            resolution=resolution,
-            method=method,
-            device=device,
-            engine=engine,
-        )
-        self.k = k
+    k: int = field(default=10, kw_only=False)
+    max_neighbours: int | None = 100
 
-    def _neighbours(self) -> int | None:
+    def _least(self) -> int:
         check(
             isinstance(self.k, (int, np.integer)) and self.k >= 1,
             "k",
@@ -234,7 +205,7 @@ class KNN(KStarNN):
             self.k,
             "The usual value is 10.",
         )
-        return None if self.max_neighbours is None else max(self.max_neighbours, self.k)
+        return int(self.k)
 
     def _estimate(self, landscape: Landscape) -> Landscape:
         if landscape.neighbourhoods is None:
@@ -243,6 +214,7 @@ class KNN(KStarNN):
         return knn_landscape(landscape, np.full(len(landscape.support.points), k))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PAk(KStarNN):
     """Log density by PAk: k* neighbours among which the density varies linearly in rank (Rodriguez et al. 2018).
 
@@ -257,12 +229,13 @@ class PAk(KStarNN):
         As for `KStarNN`.
     """
 
-    _kind = "pak"
+    _kind: ClassVar[str] = "pak"
 
     def _estimate(self, landscape: Landscape) -> Landscape:
         return pak_landscape(landscape)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BMTI(KStarNN):
     """Log density by binless multidimensional thermodynamic integration (Carli et al. 2024).
 
@@ -300,44 +273,15 @@ class BMTI(KStarNN):
         Iterations of the solver.
     """
 
-    _kind = "bmti"
+    alpha: float = 1.0
+    weights: str = "uncorrelated"
+    sharpen: bool = True
+    max_edges: int | None = 40
+    samples: int = 32
+    tolerance: float = 1e-10
+    random_state: int = 0
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 1.0,
-        weights: str = "uncorrelated",
-        sharpen: bool = True,
-        max_edges: int | None = 40,
-        samples: int = 32,
-        tolerance: float = 1e-10,
-        random_state: int = 0,
-        dimension: float | None = None,
-        max_neighbours: int | None = None,
-        significance: float = 1e-6,
-        period: ArrayLike | None = None,
-        resolution: float | None = None,
-        method: str = "auto",
-        device: str = "cpu",
-        engine: str = "own",
-    ) -> None:
-        super().__init__(
-            dimension=dimension,
-            max_neighbours=max_neighbours,
-            significance=significance,
-            period=period,
-            resolution=resolution,
-            method=method,
-            device=device,
-            engine=engine,
-        )
-        self.alpha = alpha
-        self.weights = weights
-        self.sharpen = sharpen
-        self.max_edges = max_edges
-        self.samples = samples
-        self.tolerance = tolerance
-        self.random_state = random_state
+    _kind: ClassVar[str] = "bmti"
 
     def _estimate(self, landscape: Landscape) -> Landscape:
         check(0 < self.alpha <= 1, "alpha", "BMTI", "a float in (0, 1]", self.alpha, "The usual value is 1.")

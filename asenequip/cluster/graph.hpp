@@ -1,15 +1,41 @@
 // Neighbourhoods: how far each sees one density, gradients, what they predict along edges, the normal equations.
 
-// Neighbours of point i: start[i] .. start[i] + size[i], the point itself first.
+// Neighbours in stretches of ranks: those of ranks up to last[r], and beyond last[r - 1], of point i stand at
+// base[r * n + i] + rank. Rank 0 is the point itself.
 struct Lists {
   const double* distances;
   const int32_t* indices;
-  const int64_t* start;  // (n)
-  const int64_t* size;   // (n) neighbours, the point itself not counted
+  const int64_t* base;  // (stretches, n)
+  const int64_t* last;  // (stretches)
+  int64_t stretches;
+  const int64_t* size;  // (n) neighbours, the point itself not counted
   int64_t n;
 };
 
+// The place of a rank, asked for in rising order.
+struct Reader {
+  const Lists& lists;
+  int64_t stretch = 0;
+
+  int64_t place(int64_t i, int64_t rank) {
+    while (stretch + 1 < lists.stretches && rank > lists.last[stretch]) ++stretch;
+    return lists.base[stretch * lists.n + i] + rank;
+  }
+};
+
 static constexpr int64_t AHEAD = 16;  // ranks that are looked ahead for lists that will be too short
+
+// Mark the lists that are too short for the test of point i at ranks from j on.
+static void mark_short(const Lists& s, const Lists& r, int64_t i, int64_t j, int64_t stop, uint8_t* wanted) {
+  Reader near{s};
+  for (; j < stop; ++j) {
+    const int64_t m = j > s.size[i] ? i : s.indices[near.place(i, j)];
+    if (m != i && j - 1 <= r.size[m]) continue;
+#pragma omp atomic write
+    wanted[m] = 1;
+    if (m == i) break;
+  }
+}
 
 // Continue the test for one density from rank `next` of each point against the points of `reference`. A point is done
 // once a rank fails or `limit` is reached. Where neighbours are missing, `wanted` marks whose list must grow; where it
@@ -21,23 +47,16 @@ extern "C" int64_t test_density(const Lists* points, const Lists* reference, con
 #pragma omp parallel for schedule(dynamic, 256) num_threads(int(threads)) reduction(+ : open)
   for (int64_t i = 0; i < s.n; ++i) {
     if (k_star[i] > 0) continue;
-    const double* own = s.distances + s.start[i];
-    const int32_t* near = s.indices + s.start[i];
+    Reader own{s}, near{s}, other{r};
     int64_t j = next[i];
     for (; j < limit; ++j) {
-      const int64_t missing = j > s.size[i] ? i : j - 1 > r.size[near[j]] ? near[j] : -1;
-      if (missing >= 0) {
-        if (!wanted) { k_star[i] = j - 1; break; }
-        for (int64_t ahead = j; ahead < std::min(j + AHEAD, limit); ++ahead) {
-          const int64_t short_of = ahead > s.size[i] ? i : ahead - 1 > r.size[near[ahead]] ? near[ahead] : -1;
-          if (short_of < 0) continue;
-#pragma omp atomic write
-          wanted[short_of] = 1;
-          if (short_of == i) break;
-        }
+      const int64_t m = j > s.size[i] ? -1 : s.indices[near.place(i, j)];
+      if (m < 0 || j - 1 > r.size[m]) {
+        if (wanted) mark_short(s, r, i, j, std::min(j + AHEAD, limit), wanted);
+        else k_star[i] = j - 1;
         break;
       }
-      const double a = own[j - 1], b = r.distances[r.start[near[j]] + j - 1];
+      const double a = s.distances[own.place(i, j - 1)], b = r.distances[other.place(m, j - 1)];
       if (a > ratio[j - 1] * b || b > ratio[j - 1] * a) { k_star[i] = j - 1; break; }
     }
     if (j == limit) k_star[i] = limit - 1;
@@ -45,6 +64,21 @@ extern "C" int64_t test_density(const Lists* points, const Lists* reference, con
     open += k_star[i] == 0;
   }
   return open;
+}
+
+// The first of the neighbours 1 .. counts of each point whose value lies in an interval, or outside it, or -1.
+extern "C" int64_t first_neighbour(const int32_t* indices, const int64_t* start, const int64_t* points,
+                                   const int64_t* counts, const double* value, const double* low, const double* high,
+                                   int64_t outside, int64_t* found, int64_t n) {
+  for (int64_t p = 0; p < n; ++p) {
+    const int32_t* near = indices + start[points[p]];
+    found[p] = -1;
+    for (int64_t rank = 1; rank <= counts[p]; ++rank) {
+      const double v = value[near[rank]];
+      if ((v >= low[p] && v <= high[p]) != bool(outside)) { found[p] = near[rank]; break; }
+    }
+  }
+  return 0;
 }
 
 // A graph in rows: edges of point i are start[i] .. start[i + 1].

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asenequip.cluster import native
+
+if TYPE_CHECKING:
+    from asenequip.cluster.neighbours import NeighbourSearch
 
 __all__ = ["GrowingLists", "NeighbourLists", "copy_stretches"]
 
@@ -54,6 +58,10 @@ class NeighbourLists:
         """Number of lists."""
         return len(self.start) - 1
 
+    def place(self, points: NDArray, rank: NDArray | int) -> NDArray[np.int64]:
+        """Give where the neighbours of a rank of some points stand, shape (n,)."""
+        return self.start[points] + rank
+
     def distance(self, rank: NDArray | int) -> NDArray[np.float64]:
         """Give the distance of each point's neighbour of its `rank`, shape (n_points,)."""
         return self.distances[self.start[:-1] + rank]
@@ -62,6 +70,52 @@ class NeighbourLists:
         """Give the places of the first `counts` neighbours of each point, themselves not counted, one after another."""
         first = np.cumsum(counts) - counts
         return np.arange(int(counts.sum())) + np.repeat(self.start[:-1] + 1 - first, counts)
+
+    def first(
+        self,
+        points: NDArray,
+        counts: NDArray,
+        value: NDArray,
+        low: NDArray | float,
+        high: NDArray | float,
+        *,
+        outside: bool = False,
+    ) -> NDArray[np.int64]:
+        """Give the first neighbour, outwards, whose value lies in an interval, or outside it.
+
+        Parameters
+        ----------
+        points : ndarray of int64, shape (n,)
+            Whose neighbours are looked at.
+        counts : ndarray of int64, shape (n,)
+            How many neighbours of each.
+        value : ndarray of float64, shape (n_values,)
+            The value of everything the lists refer to.
+        low, high : ndarray of float64, shape (n,), or float
+            The interval, bounds included.
+        outside : bool
+            Whether a neighbour outside the interval is looked for.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+            -1 where there is none.
+        """
+        found = np.full(len(points), -1, np.int64)
+        low, high = (np.array(np.broadcast_to(bound, found.shape), np.float64) for bound in (low, high))
+        if native.library() is not None:
+            ends = np.array(points, np.int64), np.array(counts, np.int64), np.array(value, np.float64)
+            native.run("first_neighbour", self.indices, self.start, *ends, low, high, int(outside), found, len(found))
+            return found
+        active, rank = np.arange(len(found)), 1
+        while len(active):
+            active = active[counts[active] >= rank]
+            near = self.indices[self.place(points[active], rank)]
+            hit = ((value[near] >= low[active]) & (value[near] <= high[active])) != outside
+            found[active[hit]] = near[hit]
+            active = active[~hit]
+            rank += 1
+        return found
 
     def rectangle(self, width: int, fill: float = np.inf) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         """Give the first `width` entries of every list, filled up with `fill` and -1.
@@ -80,48 +134,84 @@ class NeighbourLists:
 
     def arguments(self) -> native.Arguments:
         """Give the lists as compiled code takes them."""
-        return native.Arguments(self.distances, self.indices, self.start, self.size, self.n_points)
+        last = np.array([len(self.distances)])
+        return native.Arguments(self.distances, self.indices, self.start, last, 1, self.size, self.n_points)
 
 
 class GrowingLists:
-    """Lists that are replaced by longer ones, which are appended; `closed` puts them in order.
+    """Lists that grow outwards, by a half at a time: what a list gains is written behind all that is there.
 
     Parameters
     ----------
-    lists : NeighbourLists
-        The lists to begin with; attributes are as theirs, with `size` held and `start` of shape (n_points,).
+    search : NeighbourSearch
+        Where neighbours come from.
+    n_points : int
+    first, limit : int
+        Neighbours of each point to begin with, and at most.
+    room : int
+        Most entries of all lists; memory is taken as they are written.
+
+    Attributes
+    ----------
+    distances, indices, size
+        As those of `NeighbourLists`, entries in the order they were found.
+    last : ndarray of int64, shape (n_stretches,)
+        Neighbours of a list after each step of its growth.
+    base : ndarray of int64, shape (n_stretches, n_points)
+        Where rank 0 of a list would stand, if all of it stood before what it gained in each step.
     """
 
-    def __init__(self, lists: NeighbourLists) -> None:
-        self.distances, self.indices, self.recall = lists.distances, lists.indices, lists.recall
-        self.start, self.size = lists.start[:-1].copy(), lists.size
-        self.used = len(lists.distances)
+    def __init__(self, search: NeighbourSearch, n_points: int, first: int, limit: int, room: int) -> None:
+        steps = [first]
+        while steps[-1] < limit:
+            steps.append(min(limit, steps[-1] + steps[-1] // 2 + 1))
+        self.search, self.last = search, np.array(steps)
+        self.size = np.full(n_points, first)
+        self.used = n_points * (first + 1)
+        room = max(self.used, min(room, n_points * (limit + 1)))
+        self.distances, self.indices = np.empty(room), np.empty(room, np.int32)
+        self.base = np.zeros((len(steps), n_points), np.int64)
+        self.base[0] = np.arange(n_points) * (first + 1)
+        self.recall = search.write(np.arange(n_points), self.size, self.base[0], self.distances, self.indices)
 
-    def replace(self, rows: NDArray, longer: NeighbourLists) -> None:
-        """Replace the lists of `rows`, shape (n_rows,), by those of `longer`, in that order."""
-        last = self.used + len(longer.distances)
-        if last > len(self.distances):
-            room = max(last, 2 * len(self.distances))
-            for name in ("distances", "indices"):
-                old = getattr(self, name)
-                new = np.empty(room, old.dtype)
-                new[: self.used] = old[: self.used]
-                setattr(self, name, new)
-        self.distances[self.used : last], self.indices[self.used : last] = longer.distances, longer.indices
-        self.start[rows], self.size[rows] = self.used + longer.start[:-1], longer.size
-        self.recall, self.used = min(self.recall, longer.recall), last
+    def place(self, points: NDArray, rank: NDArray | int) -> NDArray[np.int64]:
+        """Give where the neighbours of a rank of some points stand, shape (n,)."""
+        return self.base[np.searchsorted(self.last, rank), points] + rank
+
+    def grow(self, points: NDArray) -> bool:
+        """Grow the lists of `points`, shape (n,), by one step, unless there is no room."""
+        held = self.size[points]
+        step = np.searchsorted(self.last, held) + 1
+        gained = self.last[step] - held
+        start = self.used + np.cumsum(gained) - gained
+        used = self.used + int(gained.sum())
+        if used > len(self.distances):
+            return False
+        known = held, self.indices[self.place(points, held)].astype(np.int64)
+        recall = self.search.write(points, gained, start, self.distances, self.indices, known)
+        self.base[step, points] = start - held - 1
+        self.size[points] = self.last[step]
+        self.used, self.recall = used, min(self.recall, recall)
+        return True
 
     def closed(self) -> NeighbourLists:
         """Give the lists one after another."""
         start = np.concatenate([[0], np.cumsum(self.size + 1)])
-        distances, indices = np.empty(start[-1]), np.empty(start[-1], np.int32)
-        for values, old in ((distances, self.distances), (indices, self.indices)):
-            copy_stretches(values, start[:-1], old, self.start, self.size + 1)
+        distances, indices = self.distances[: self.used], self.indices[: self.used]
+        if (self.size > self.last[0]).any():
+            distances, indices = np.empty(start[-1]), np.empty(start[-1], np.int32)
+            for step, last in enumerate(self.last):
+                before = -1 if step == 0 else self.last[step - 1]
+                rows = np.flatnonzero(self.size >= last)
+                counts = np.full(len(rows), last - before)
+                for values, old in ((distances, self.distances), (indices, self.indices)):
+                    copy_stretches(values, start[rows] + before + 1, old, self.base[step, rows] + before + 1, counts)
         return NeighbourLists(distances, indices, start, self.recall)
 
     def arguments(self) -> native.Arguments:
         """Give the lists as compiled code takes them."""
-        return native.Arguments(self.distances, self.indices, self.start, self.size, len(self.start))
+        steps, n = self.base.shape
+        return native.Arguments(self.distances, self.indices, self.base, self.last, steps, self.size, n)
 
 
 def copy_stretches(values: NDArray, target: NDArray, old: NDArray, source: NDArray, counts: NDArray) -> None:

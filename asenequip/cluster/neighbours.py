@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -146,8 +146,7 @@ def _search(
     check(method in options, "method", "nearest_neighbours", f"one of {options}", method, "Leave it at 'auto'.")
     if method == "auto" and device == "cpu" and _compiled(points, period) and _compiled(queries, None):
         search = _CompiledSearch(points)
-        found = search.lists(np.arange(len(points)), k - 1) if queries is points else search.cross(queries, k)
-        return found.distances.reshape(-1, k), found.indices.reshape(-1, k), 1.0
+        return *(search.own(k) if queries is points else search.cross(queries, k)), 1.0
     if method == "auto":
         method = "tree" if points.shape[1] <= TREE_FEATURES and device == "cpu" else "brute"
     if method == "tree":
@@ -198,26 +197,57 @@ class NeighbourSearch:
         NeighbourLists
             In the order of `rows`.
         """
-        if self._search is not None:
-            return self._search.lists(rows, counts)
-        points = self.points
         start = np.concatenate([[0], np.cumsum(counts + 1)])
-        distances, indices, recall = np.empty(start[-1]), np.empty(start[-1], np.int32), 1.0
-        for k in np.unique(counts):
-            chosen = np.flatnonzero(counts == k)
+        found = NeighbourLists(np.empty(start[-1]), np.empty(start[-1], np.int32), start)
+        recall = self.write(rows, counts, start[:-1], found.distances, found.indices)
+        return replace(found, recall=recall)
+
+    def write(
+        self,
+        rows: NDArray,
+        counts: NDArray,
+        start: NDArray,
+        distances: NDArray,
+        indices: NDArray,
+        known: tuple[NDArray, NDArray] | None = None,
+    ) -> float:
+        """Write the neighbours of some points into arrays, each point before its neighbours; give the recall.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (n_rows,)
+            The points whose neighbours are wanted.
+        counts : ndarray of int64, shape (n_rows,)
+            How many neighbours of each are wanted, itself not counted.
+        start : ndarray of int64, shape (n_rows,)
+            Where those of each row go.
+        distances : ndarray of float64, shape (n_entries,)
+        indices : ndarray of int32, shape (n_entries,)
+        known : tuple of ndarrays of int64, shape (n_rows,), optional
+            How many neighbours of each row are known, and the last of them: the next ones are written, without the
+            point itself.
+        """
+        if self._search is not None:
+            last = None if known is None else known[1].astype(np.int32)
+            self._search.write(None, None, rows, last, counts, start, distances, indices)
+            return 1.0
+        first = np.zeros_like(counts) if known is None else known[0] + 1
+        points, recall = self.points, 1.0
+        for skip, count in np.unique(np.stack([first, counts], axis=1), axis=0):
+            chosen = np.flatnonzero((counts == count) & (first == skip))
             queries = points if len(chosen) == len(points) else points[rows[chosen]]
-            near, index, recall = _search(queries, points, int(k) + 1, self.period, self.method, self.device, 0)
+            width = int(count) + max(1, int(skip))
+            near, index, recall = _search(queries, points, width, self.period, self.method, self.device, 0)
             _put_self_first(near, index, rows[chosen])
-            place = start[chosen, None] + np.arange(k + 1)
-            distances[place], indices[place] = near, index
-        return NeighbourLists(distances, indices, start, recall)
+            place = start[chosen, None] + np.arange(width - skip)
+            distances[place], indices[place] = near[:, skip:], index[:, skip:]
+        return recall
 
     def cross(self, queries: NDArray, k: int) -> tuple[NDArray, NDArray]:
         """Find the `k` nearest points of every query: distances and indices, shape (n_queries, k)."""
         if self._search is None or not _compiled(queries, None):
             return cross_neighbours(queries, self.points, k, period=self.period, method=self.method, device=self.device)
-        found = self._search.cross(queries, k)
-        return found.distances.reshape(-1, k), found.indices.reshape(-1, k)
+        return self._search.cross(queries, k)
 
 
 def _compiled(points: NDArray, period: NDArray | None) -> bool:
@@ -251,36 +281,42 @@ class _CompiledSearch:
     def _turn(self, points: NDArray) -> NDArray:
         return points if self.axes is None else np.ascontiguousarray((points - self.centre) @ self.axes)
 
-    def lists(self, rows: NDArray, counts: NDArray | int) -> NeighbourLists:
-        """Find `counts` neighbours of the points `rows`, each first in its own list."""
-        counts = np.broadcast_to(np.asarray(counts, np.int64), rows.shape)
-        return self._find(None, None, np.ascontiguousarray(rows, np.int64), counts, counts + 1)
+    def own(self, k: int) -> tuple[NDArray, NDArray]:
+        """Find the `k` nearest points of every point, itself first: distances and indices, shape (n_points, k)."""
+        n = len(self.points)
+        return self._rectangle(None, np.arange(n), np.full(n, k - 1, np.int64), k)
 
-    def cross(self, queries: NDArray, k: int) -> NeighbourLists:
-        """Find the `k` nearest points of every query."""
-        queries = np.ascontiguousarray(queries, np.float64)
-        counts = np.full(len(queries), k, np.int64)
-        return self._find(queries, self._turn(queries), None, counts, counts)
+    def cross(self, queries: NDArray, k: int) -> tuple[NDArray, NDArray]:
+        """Find the `k` nearest points of every query: distances and indices, shape (n_queries, k)."""
+        return self._rectangle(np.ascontiguousarray(queries, np.float64), None, np.full(len(queries), k, np.int64), k)
 
-    def _find(
-        self, queries: NDArray | None, turned: NDArray | None, rows: NDArray | None, counts: NDArray, widths: NDArray
-    ) -> NeighbourLists:
-        start = np.concatenate([[0], np.cumsum(widths)])
-        found = NeighbourLists(np.empty(start[-1]), np.empty(start[-1], np.int32), start)
+    def _rectangle(
+        self, queries: NDArray | None, rows: NDArray | None, counts: NDArray, width: int
+    ) -> tuple[NDArray, NDArray]:
+        shape = len(counts), width
+        distances, indices = np.empty(shape), np.empty(shape, np.int32)
+        turned = None if queries is None else self._turn(queries)
+        self.write(queries, turned, rows, None, counts, np.arange(len(counts)) * width, distances, indices)
+        return distances, indices
+
+    def write(
+        self,
+        queries: NDArray | None,
+        turned: NDArray | None,
+        rows: NDArray | None,
+        last: NDArray | None,
+        counts: NDArray,
+        start: NDArray,
+        distances: NDArray,
+        indices: NDArray,
+    ) -> None:
+        """Search for queries, or for the points `rows`, these beyond the neighbours `last` where they are given."""
+        rows = None if rows is None else np.ascontiguousarray(rows, np.int64)
+        counts, start = np.ascontiguousarray(counts, np.int64), np.ascontiguousarray(start, np.int64)
         search = native.Arguments(
-            self.handle,
-            queries,
-            turned,
-            len(counts),
-            rows,
-            np.ascontiguousarray(counts),
-            start,
-            found.distances,
-            found.indices,
-            threads(),
+            self.handle, queries, turned, len(counts), rows, last, counts, start, distances, indices, threads()
         )
         native.run("nearest", search)
-        return found
 
 
 def _put_self_first(distances: NDArray, indices: NDArray, own: NDArray) -> None:

@@ -95,15 +95,7 @@ def _centres(level: NDArray, lists: NeighbourLists, k_star: NDArray) -> tuple[ND
     Gives them, and for each that is highest only in its own the highest point it is a neighbour of.
     """
     n = len(level)
-    best = np.ones(n, bool)
-    active = np.arange(n)
-    column = 1
-    while len(active):  # most points are ruled out by their first neighbours
-        active = active[k_star[active] >= column]
-        higher = level[lists.indices[lists.start[active] + column]] > level[active]
-        best[active[higher]] = False
-        active = active[~higher]
-        column += 1
+    best = lists.first(np.arange(n), k_star, level, -np.inf, level, outside=True) < 0
     parents: dict[int, int] = {}
     for first in range(0, n, CHUNK):
         last = min(n, first + CHUNK)
@@ -141,19 +133,9 @@ def first_labelled(
     ndarray of int64, shape (n_lists,)
         -1 where there is none.
     """
-    found = np.full(len(own), -1, np.int64)
-    active, column = np.arange(len(own)), 1
-    size = lists.size - last
-    while len(active):
-        active = active[size[active] >= column]
-        near = lists.indices[lists.start[active] + column]
-        good = rank[near] < own[active]
-        if accepted is not None:
-            good |= accepted[near]
-        found[active[good]] = near[good]
-        active = active[~good]
-        column += 1
-    return found
+    if accepted is not None:
+        rank = np.where(accepted, -np.inf, rank)
+    return lists.first(np.arange(len(own)), lists.size - last, rank, own, np.inf, outside=True)
 
 
 def _assign(level: NDArray, lists: NeighbourLists, centres: NDArray, parents: dict[int, int]) -> NDArray:
@@ -187,31 +169,14 @@ def _borders(
     level: NDArray, lists: NeighbourLists, k_star: NDArray, labels: NDArray, centres: NDArray
 ) -> dict[tuple[int, int], int]:
     """Find, for each pair of touching clusters, the highest of their border points."""
-    is_centre = np.zeros(len(level), bool)
-    is_centre[centres] = True
-    active = np.flatnonzero(~is_centre)
     if len(centres) < 2:
         return {}
-    sources, targets = [], []
-    column = 1
-    while len(active):
-        active = active[k_star[active] >= column]
-        near = lists.indices[lists.start[active] + column]
-        other = labels[near] != labels[active]
-        sources.append(active[other])
-        targets.append(near[other])
-        active = active[~other]
-        column += 1
-    source, target = np.concatenate(sources), np.concatenate(targets)
-    keep = np.ones(len(source), bool)
-    pending, column = np.arange(len(source)), 1
-    while len(pending):  # the source must be its cluster's nearest to the target
-        pending = pending[lists.size[target[pending]] - 1 >= column]
-        near = lists.indices[lists.start[target[pending]] + column]
-        same = labels[near] == labels[source[pending]]
-        keep[pending[same & (near != source[pending])]] = False
-        pending = pending[~same]
-        column += 1
+    source = np.setdiff1d(np.arange(len(level)), centres)
+    target = lists.first(source, k_star[source], labels, labels[source], labels[source], outside=True)
+    source, target = source[target >= 0], target[target >= 0]
+    # the source must be its cluster's nearest to the target: what is nearer, if anything, belongs to another
+    nearest = lists.first(target, lists.size[target] - 1, labels, labels[source], labels[source])
+    keep = (nearest < 0) | (nearest == source)
     source, target = source[keep], target[keep]
     first = np.minimum(labels[source], labels[target])
     second = np.maximum(labels[source], labels[target])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ class ClusterReport:
     n_frames, n_atoms : int
         Frames and environments labelled.
     files : list of Path
-        In the order written.
+        What was written.
     model : EnvironmentClusters
     """
 
@@ -63,7 +65,8 @@ def cluster_file(
     trajectory : path
         Any file that ASE reads.
     output : path
-        Folder to write to, made if needed; none of the files written may exist.
+        Folder to write to, made if needed; none of the files written may exist. The fitted clusters are written
+        when they are there, everything else when all of it is complete.
     descriptor : callable, optional
         `descriptor(atoms)` gives one row per atom; needed unless saved clusters know theirs.
     clusters : path or EnvironmentClusters, optional
@@ -76,7 +79,7 @@ def cluster_file(
         Radius of the representatives' surroundings, Angstrom.
     watch : callable, optional
         `watch(done)` is called after each frame, with those described for the fit and those labelled counted
-        together. What it raises ends the work; fitted clusters and the frames labelled so far stay in the folder.
+        together. What it raises ends the work; fitted clusters stay in the folder.
     **options
         Parameters of `EnvironmentClusters`, where it is fitted.
 
@@ -89,13 +92,13 @@ def cluster_file(
     FileExistsError
         If a file to be written exists.
     """
-    from ase.io import iread, write
+    from ase.io import iread
 
-    folder = Path(output)
-    taken = [str(folder / n) for n in (*NAMES, *(FIGURES if figures else ())) if (folder / n).exists()]
+    folder, fits = Path(output), clusters is None
+    names = [*(NAMES if fits else NAMES[:2]), *(FIGURES if figures else ())]
+    taken = [str(folder / name) for name in names if (folder / name).exists()]
     if taken:
         raise FileExistsError(f"'{taken[0]}' exists and is not overwritten.\nGive another output folder.")
-
     done = 0
 
     def frames() -> Iterator[Atoms]:
@@ -106,40 +109,58 @@ def cluster_file(
             if watch is not None:
                 watch(done)
 
-    if isinstance(clusters, EnvironmentClusters):
-        model = clusters
-    elif clusters is not None:
-        model = EnvironmentClusters.load(clusters, descriptor)
-    else:
-        check(
-            callable(descriptor),
-            "descriptor",
-            "cluster_file",
-            "a callable descriptor(atoms) -> (n_atoms, n_features)",
-            descriptor,
-            "Give a descriptor, or fitted clusters.",
-        )
-        model = EnvironmentClusters(descriptor, **options).fit(frames())
+    model = _model(clusters, descriptor, frames, options)
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / name for name in NAMES]
-    if clusters is None:
-        model.save(files[3])
-    tally = Tally(model.n_clusters_)
-    for atoms in model.stream(frames()):
-        tally.add(atoms)
-        write(files[0], atoms, format="extxyz", append=True)
-    rows = tally.rows(representatives(model))
-    _write_table(files[1], rows)
-    if clusters is None:
-        _write_representatives(files[2], iread(str(trajectory), index=index), rows, radius)
-    else:
-        files = files[:2]  # the representatives belong to another trajectory
-    population = tally.population()
-    if figures:
-        from asenequip.cluster.figures import draw
+    if fits:
+        model.save(folder / "clusters.npz")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
+        beside = Path(name)
+        tally = _label(model, frames(), beside / "clustered.extxyz")
+        rows, population = tally.rows(representatives(model)), tally.population()
+        _write_table(beside / "clusters.csv", rows)
+        if fits:  # else the representatives belong to another trajectory
+            shown = iread(str(trajectory), index=index)
+            _write_representatives(beside / "representatives.extxyz", shown, rows, radius)
+        if figures:
+            from asenequip.cluster.figures import draw
 
-        files += draw(model, population, folder)
-    return ClusterReport(rows, len(population), int(population.sum()), files, model)
+            draw(model, population, beside)
+        for path in beside.iterdir():
+            os.rename(path, folder / path.name)
+    return ClusterReport(rows, len(population), int(population.sum()), [folder / name for name in names], model)
+
+
+def _model(
+    clusters: str | Path | EnvironmentClusters | None,
+    descriptor: Any,
+    frames: Callable[[], Iterator[Atoms]],
+    options: dict[str, Any],
+) -> EnvironmentClusters:
+    """Give the clusters to apply: those given, or fitted to the frames."""
+    if isinstance(clusters, EnvironmentClusters):
+        return clusters
+    if clusters is not None:
+        return EnvironmentClusters.load(clusters, descriptor)
+    check(
+        callable(descriptor),
+        "descriptor",
+        "cluster_file",
+        "a callable descriptor(atoms) -> (n_atoms, n_features)",
+        descriptor,
+        "Give a descriptor, or fitted clusters.",
+    )
+    return EnvironmentClusters(descriptor, **options).fit(frames())
+
+
+def _label(model: EnvironmentClusters, frames: Iterator[Atoms], path: Path) -> Tally:
+    """Write the labelled frames and count what is in them."""
+    from ase.io import write
+
+    tally = Tally(model.n_clusters_)
+    for atoms in model.stream(frames):
+        tally.add(atoms)
+        write(path, atoms, format="extxyz", append=True)
+    return tally
 
 
 def _write_table(path: Path, rows: list[ClusterRow]) -> None:
