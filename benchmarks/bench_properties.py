@@ -40,7 +40,7 @@ FCC = {"Gamma": (0.0, 0.0, 0.0), "X": (0.0, 0.0, 1.0), "L": (0.5, 0.5, 0.5)}
 BCC = {"N": (0.0, 0.5, 0.5), "H": (0.0, 0.0, 1.0), "P": (0.5, 0.5, 0.5)}
 """Special points along the axes of the cubic cell, in units of 2 pi over its edge."""
 HALL = "experiment, 298 K: J. J. Hall, Phys. Rev. 161, 756 (1967)"
-NASH = "experiment, 78 K: H. C. Nash and C. S. Smith, J. Phys. Chem. Solids 9, 113 (1959)"
+NARAYAN = "experiment, room temperature, quoted by S. Narayan and L. Anand, doi 10.1016/j.eml.2018.08.006"
 DISTANCE = 0.005
 """Displacement where finite differences are compared with the exact force constants, Angstrom."""
 DATA_STRESS = "DFT stresses of the same strained cells"
@@ -231,7 +231,7 @@ def lithium(calculator: AllegroCalculator, data: Path) -> list[Row]:
     frames = _elastic_frames(data, "Li")
     lattice = 2 / 3**0.5 * atoms.cell.lengths()[0]
     rows = [row("Li", "lattice constant", "A", lattice, _unstrained(frames, 1), "DFT cell of the data")]
-    rows += elasticity("Li", atoms, calculator, (14.8, 12.5, 10.8), NASH)
+    rows += elasticity("Li", atoms, calculator, (13.42, 11.3, 8.8), NARAYAN)
     rows += [
         row("Li", f"{name}, strained cells", "GPa", *pair, DATA_STRESS)
         for name, *pair in stress_slopes(frames, calculator, 0.01)

@@ -1,162 +1,180 @@
-"""Make frames of Li | Li6PS5Cl interfaces and of the phases that may form there, labelled by GFN1-xTB.
+"""Make the frames on which a potential learns Li | Li6PS5Cl: small enough for a density functional, 8 to 62 atoms.
 
-The interface cells of 90 to 120 atoms are built by `asenequip.interface`; the first ones are rattled, later ones are
-heated by a potential that was trained on the earlier frames. Labels are those of the frames that the package ships
-(examples/make_li6ps5cl_data.py): GFN1-xTB at the Gamma point, so that both can be trained on together. Everything is
-kept in one ASE database; what it holds already is not computed again.
+    python examples/make_interface_data.py start start.extxyz              # rattled, interdiffused, crystals
+    python examples/make_interface_data.py heat model.asnq heated.extxyz   # what a first potential runs into
+    python examples/make_interface_data.py gather labels.db labelled.extxyz.gz
 
-    python examples/make_interface_data.py rattle frames.db
-    python examples/make_interface_data.py gather frames.db first.extxyz.gz
-    asenequip-train examples/interface.yaml --set data.train=first.extxyz.gz --set output=runs/first
-    python examples/make_interface_data.py heat frames.db runs/first/model.asnq
-    python examples/make_interface_data.py gather frames.db second.extxyz.gz
-    asenequip-train examples/interface.yaml --set data.train=second.extxyz.gz --set output=runs/second
+The first two make geometries. Labels come from `asenequip label --store labels.db`, by GPAW for instance
+(examples/gpaw_labels.py); which of the heated frames deserve one says `asenequip select`. The last one joins all labels
+of a store; asenequip/data/li_argyrodite_pbe.extxyz.gz came out of it. The page on the interphase has all commands.
 
-The Gamma point is a rough sampling for a metal in cells of 10 Angstrom: it is one level of theory for reaction and
-diffusion at the interface, not a reference for the elasticity of lithium.
+The crystals are there so that the set has its own energies of the elements, and anchors on either side.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from ase import Atoms
-from ase.db import connect
-from ase.io import read
-from make_li6ps5cl_data import label, write_frames
+from ase.build import cut
+from ase.io import write
+from make_li6ps5cl_data import write_frames
 
-from asenequip.interface import Side, build_interface, make_crystal
+from asenequip.interface import Side, build_interface, make_crystal, occupy
 
 SEED = 2026
-BULK = (("Li", 3, 5), ("Li2S", 2, 3), ("LiCl", 2, 2), ("Li3P", 2, 3))
-"""Crystal, repeats along each axis, frames."""
-INTERFACES = 12
-"""Rattled interface cells."""
+CRYSTALS = (("Li", 2, 2), ("Li6PS5Cl", 1, 2), ("Li2S", 1, 1), ("LiCl", 1, 1), ("Li3P", 1, 1))
+"""Name, repeats along each axis, frames."""
+MILLER = {"Li6PS5Cl": ((0, 1, 1), (1, 1, 2)), "Li2S": ((1, 0, 0), (1, 1, 0)), "LiCl": ((1, 0, 0), (1, 1, 0))}
+"""Planes of each compound that meet (100) and (110) of lithium; those of Li6PS5Cl are (100) and (110) of its
+conventional cell, in the vectors of the primitive one."""
+ELECTROLYTES = ("Li6PS5Cl", "Li2S", "Li6PS5Cl", "LiCl", "Li6PS5Cl", "Li3P")
+"""Against lithium, in turn."""
+INTERFACES = 16
+THICK = (0, 2)
+"""Interfaces with two layers of Li6PS5Cl; the others have one."""
 TEMPERATURES = (300.0, 600.0, 900.0)  # K
-TIMESTEP = 1.0  # fs
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
+def argyrodite() -> Atoms:
+    """The primitive cell of Li6PS5Cl, 13 atoms once its sites are occupied."""
+    primitive = cut(make_crystal("Li6PS5Cl"), a=(0, 0.5, 0.5), b=(0.5, 0, 0.5), c=(0.5, 0.5, 0))
+    primitive.pbc = True
+    return primitive
+
+
 def interface_cell(number: int) -> Atoms:
-    """An interface cell of its own: termination, gap, exchange of S and Cl, strain and rattling by its number."""
+    """An interface of its own: compound, plane, termination, gap and exchange of S and Cl by its number."""
     rng = np.random.default_rng([SEED, number])
-    atoms = build_interface(
-        Side("Li", thickness=float(rng.choice([10.5, 14.0])), vacancies=float(rng.choice([0.0, 0.04]))),
-        Side("Li6PS5Cl", thickness=9.9, termination=int(rng.integers(4)), exchange=(1, 3, float(rng.choice([0, 0.5])))),
+    name = ELECTROLYTES[number % len(ELECTROLYTES)]
+    plane = number // len(ELECTROLYTES) % 2
+    lithium = ((1, 0, 0), (1, 1, 0))[plane]
+    if name == "Li6PS5Cl":
+        compound = Side(
+            argyrodite(),
+            MILLER[name][plane],
+            thickness=12.0 if number in THICK else 6.0,
+            termination=int(rng.integers(3)),
+            exchange=(1, 3, float(rng.choice([0.0, 0.5]))),
+        )
+    elif name == "Li3P":
+        compound, lithium = Side(name, (1, 1, 0), thickness=6.0), (1, 0, 0)
+    else:
+        compound = Side(name, MILLER[name][plane], thickness=6.0)
+    return build_interface(
+        Side("Li", lithium, thickness=8.0, vacancies=float(rng.choice([0.0, 0.06]))),
+        compound,
         gap=float(rng.uniform(1.8, 2.6)),
-        min_distance=1.9,
+        max_misfit=0.09,
+        max_area=110.0,
         seed=number,
     )
-    return strained(atoms, rng)
 
 
-def bulk_cell(name: str, repeats: int, number: int) -> Atoms:
-    """A crystal, strained and rattled by its number."""
-    atoms = make_crystal(name)
-    atoms = atoms.repeat((repeats, repeats, 1) if name == "Li2S" else repeats)
-    return strained(atoms, np.random.default_rng([SEED, 1000 + number]))
+def interdiffused(atoms: Atoms, share: float, rng: np.random.Generator) -> Atoms:
+    """A copy in which a share of the atoms of the compound's non-metals have changed places with lithium."""
+    mixed = atoms.copy()
+    is_lithium = atoms.symbols == "Li"
+    lithium, others = np.flatnonzero(is_lithium), np.flatnonzero(~is_lithium)
+    count = round(share * len(others))
+    one, two = rng.choice(lithium, count, replace=False), rng.choice(others, count, replace=False)
+    mixed.numbers[one], mixed.numbers[two] = atoms.numbers[two], atoms.numbers[one]
+    return mixed
 
 
-def strained(atoms: Atoms, rng: np.random.Generator) -> Atoms:
-    """A copy with a random small strain, its atoms moved by a random amplitude."""
+def strained(atoms: Atoms, rng: np.random.Generator, largest: float) -> Atoms:
+    """A copy with a random small strain, its atoms moved by a random amplitude of at most ``largest`` Angstrom."""
     moved = Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=True)
     strain = rng.normal(scale=0.012, size=(3, 3))
     moved.set_cell(moved.cell.array @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
-    moved.positions += rng.normal(scale=rng.uniform(0.03, 0.2), size=moved.positions.shape)
+    moved.positions += rng.normal(scale=rng.uniform(0.03, largest), size=moved.positions.shape)
     return moved
 
 
-def add_missing(database: Path, wanted: Iterator[tuple[str, Callable[[], Atoms]]]) -> None:
-    """Label what the database does not hold yet; a frame whose charges do not converge is recorded as failed."""
-    with connect(str(database)) as db:
-        there = {row.get("key") for row in db.select()}
-    for key, make in wanted:
-        if key in there:
-            continue
-        start = time.perf_counter()
-        atoms = make()
-        try:
-            frame, failed = label(atoms), False
-        except Exception as error:  # noqa: BLE001  (tblite raises its own kinds; one bad frame must not end the work)
-            typer.echo(f"{key}: not labelled, {error}")
-            frame, failed = atoms, True
-        with connect(str(database)) as db:
-            db.write(frame, key=key, failed=failed, method="GFN1-xTB")
-        typer.echo(f"{key}: {len(frame)} atoms, {time.perf_counter() - start:.0f} s")
+def rattled_interface(number: int) -> Atoms:
+    """The interface of a number, rattled; every third one is interdiffused before."""
+    rng = np.random.default_rng([SEED, 1000 + number])
+    atoms = interface_cell(number)
+    return strained(interdiffused(atoms, 0.2, rng) if number % 3 == 2 else atoms, rng, 0.2)
+
+
+def crystal_cell(name: str, repeats: int, number: int) -> Atoms:
+    """A crystal, rattled by its number."""
+    rng = np.random.default_rng([SEED, 2000 + number])
+    crystal = argyrodite() if name == "Li6PS5Cl" else make_crystal(name)
+    return strained(occupy(crystal, rng).repeat(repeats), rng, 0.15)
+
+
+def starts() -> Iterator[tuple[str, Callable[[], Atoms]]]:
+    """Name and maker of each frame; crystals and interfaces take turns, so that any first part is a set."""
+    crystals = [(f"{n}-{k}", lambda n=n, r=r, k=k: crystal_cell(n, r, k)) for n, r, f in CRYSTALS for k in range(f)]
+    both = [(f"interface-{k}", lambda k=k: rattled_interface(k)) for k in range(INTERFACES)]
+    for number, interface in enumerate(both):
+        yield interface
+        if number % 2 == 0 and number // 2 < len(crystals):
+            yield crystals[number // 2]
 
 
 @app.command()
-def rattle(database: Annotated[Path, typer.Argument(help="ASE database, made or gone on with.")]) -> None:
-    """Label rattled interface cells and crystals."""
-
-    def wanted() -> Iterator[tuple[str, Callable[[], Atoms]]]:
-        for name, repeats, frames in BULK:
-            for number in range(frames):
-                yield f"{name}-{number}", lambda n=name, r=repeats, k=number: bulk_cell(n, r, k)
-        for number in range(INTERFACES):
-            yield f"interface-{number}", lambda k=number: interface_cell(k)
-
-    add_missing(database, wanted())
+def start(output: Annotated[Path, typer.Argument(help="File to make, *.extxyz.")]) -> None:
+    """Make rattled interfaces and crystals."""
+    frames = []
+    for name, make in starts():
+        frames.append(make())
+        frames[-1].info = {"origin": name}
+    write(output, frames)
+    typer.echo(f"{len(frames)} frames of {min(map(len, frames))} to {max(map(len, frames))} atoms: {output}")
 
 
 @app.command()
 def heat(
-    database: Annotated[Path, typer.Argument(exists=True, help="The database to go on with.")],
     potential: Annotated[Path, typer.Argument(exists=True, help="A potential, a .asnq file.")],
-    cells: Annotated[int, typer.Option(min=1, help="Interface cells that are heated.")] = 6,
-    frames: Annotated[int, typer.Option(min=1, help="Frames labelled of each.")] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of 1 fs between them.")] = 400,
+    output: Annotated[Path, typer.Argument(help="File to make, *.extxyz.")],
+    cells: Annotated[int, typer.Option(min=1, help="Interface cells that are heated.")] = 12,
+    frames: Annotated[int, typer.Option(min=1, help="Frames kept of each.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of 1 fs between them.")] = 200,
     first: Annotated[int, typer.Option(min=0, help="Number of the first cell; another one in each round.")] = 100,
 ) -> None:
-    """Heat interface cells with a potential and label frames of their dynamics."""
+    """Heat interface cells with a potential and keep frames of their dynamics."""
     from asenequip import AllegroCalculator
     from asenequip.md import Unstable, run_md
 
-    calculator = AllegroCalculator(potential)
+    calculator, kept = AllegroCalculator(potential), []
     for number in range(first, first + cells):
-        atoms, seen = interface_cell(number), 0
+        atoms, kelvin = interface_cell(number), TEMPERATURES[number % len(TEMPERATURES)]
         for frame in range(frames):
+            options = {"timestep": 1.0, "temperature": kelvin, "damping": 50.0, "seed": number * 100 + frame}
             try:
-                atoms = run_md(
-                    atoms,
-                    calculator,
-                    steps=steps,
-                    timestep=TIMESTEP,
-                    temperature=TEMPERATURES[number % len(TEMPERATURES)],
-                    damping=50.0,
-                    seed=number * 100 + frame,
-                )
+                atoms = run_md(atoms, calculator, steps=steps, **options)
             except Unstable as error:
                 typer.echo(f"hot-{number}: {str(error).splitlines()[0]}")
                 break
-            seen += 1
-            add_missing(database, iter([(f"hot-{number}-{frame}", atoms.copy)]))
-        typer.echo(f"hot-{number}: {seen} of {frames} frames")
+            bare = Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=True)
+            bare.info = {"origin": f"hot-{number}-{frame}", "temperature": kelvin}
+            kept.append(bare)
+    write(output, kept)
+    typer.echo(f"{len(kept)} frames: {output}")
 
 
 @app.command()
 def gather(
-    database: Annotated[Path, typer.Argument(exists=True, help="The database.")],
+    store: Annotated[Path, typer.Argument(exists=True, help="Labels, the database of `asenequip label`.")],
     output: Annotated[Path, typer.Argument(help="File to make, *.extxyz.gz.")],
 ) -> None:
-    """Join the labelled frames with those that the package ships; every sixth of the new ones is for validation."""
-    with as_file(files("asenequip.data") / "li6ps5cl_gfn1.extxyz.gz") as path:
-        frames: list[Atoms] = read(path, index=":")
-    with connect(str(database)) as db:
-        rows = sorted((row for row in db.select(failed=False)), key=lambda row: row.key)
-    for number, row in enumerate(rows):
-        frame = row.toatoms()
-        frame.info = {"split": "valid" if number % 6 == 5 else "train", "origin": row.key, "method": "GFN1-xTB"}
-        frames.append(frame)
+    """Join the labels, in the order in which they were made."""
+    from asenequip.active import LabelStore
+
+    frames = LabelStore(store).frames()
+    for atoms in frames:
+        atoms.info = {"origin": atoms.info["origin"]}
     write_frames(output, frames)
-    typer.echo(f"{len(rows)} new frames, {len(frames)} in all: {output}")
+    typer.echo(f"{len(frames)} frames: {output}")
 
 
 if __name__ == "__main__":

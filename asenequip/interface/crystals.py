@@ -64,19 +64,20 @@ PROTOTYPES = {
     ),
     "LiCl": Prototype(
         225,
-        _cubic(5.14),
+        _cubic(5.13),
         (("Cl", (0.0, 0.0, 0.0), 1.0), ("Li", (0.5, 0.5, 0.5), 1.0)),
         "R. W. G. Wyckoff, Crystal Structures 1 (Interscience, 1963)",
     ),
     "Li3P": Prototype(
         194,
-        (4.273, 4.273, 7.594, 90.0, 90.0, 120.0),
+        (4.264, 4.264, 7.579, 90.0, 90.0, 120.0),
         (
             ("P", (1 / 3, 2 / 3, 0.25), 1.0),
             ("Li", (0.0, 0.0, 0.25), 1.0),
             ("Li", (1 / 3, 2 / 3, 0.583), 1.0),
         ),
-        "Y. Dong and F. J. DiSalvo, Acta Crystallogr. E 63, i97 (2007)",
+        "lattice: J. D. H. Donnay, Crystal Data, 2nd edition, p. 765 (1963); positions: Y. Dong and F. J. DiSalvo, "
+        "Acta Crystallogr. E 63, i97 (2007)",
     ),
     "Li6PS5Cl": Prototype(
         216,
@@ -88,7 +89,7 @@ PROTOTYPES = {
             ("Cl", (0.0, 0.0, 0.0), 1.0),  # 4a
             ("Li", (0.183, 0.183, 0.024), 0.5),  # 48h: one of each close pair
         ),
-        "M. A. Kraft and co-workers, J. Am. Chem. Soc. 139, 10909 (2017), rounded",
+        "H.-J. Deiseroth and co-workers, Angew. Chem. Int. Ed. 47, 755 (2008), rounded; without exchange of S and Cl",
     ),
 }
 """Crystals by name; each with where it was published."""
