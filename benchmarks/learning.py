@@ -40,18 +40,23 @@ def keep(name: str, values: dict[str, object]) -> None:
     print(f"wrote {path}")
 
 
-def emt(atoms: Atoms) -> Atoms:
-    """A copy with EMT's labels."""
+def frozen(atoms: Atoms) -> Atoms:
+    """A copy that holds the energy and forces that the calculator gives now."""
     labelled = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    labelled.calc = EMT()
-    results = {"energy": labelled.get_potential_energy(), "forces": labelled.get_forces()}
+    results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
     labelled.calc = SinglePointCalculator(labelled, **results)
     return labelled
 
 
-def small(folder: Path, seed: int, frames: int, steps: int, **model: object) -> dict[str, object]:
+def emt(atoms: Atoms) -> Atoms:
+    """A copy with EMT's labels."""
+    copied = atoms.copy()
+    copied.calc = EMT()
+    return frozen(copied)
+
+
+def small(folder: Path, seed: int, frames: int, steps: int, batch: int = 4, **model: object) -> dict[str, object]:
     """Settings of a potential that trains in seconds, with the same number of steps whatever the number of frames."""
-    batch = 4
     epochs = max(1, round(steps * batch / (0.8 * frames)))
     sizes = {"num_scalar_features": 16, "num_tensor_features": 8, "two_body_width": 32, "latent_width": 32}
     return {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asenequip.active.exploration import explore
     from asenequip.active.labellers import make_labeller
     from asenequip.active.labelling import label_frames
-    from asenequip.active.novelty import Novelty
+    from asenequip.active.novelty import Novelty, Sparsity
     from asenequip.active.selection import drop_duplicates, farthest_points, select, select_frames
     from asenequip.active.settings import Campaign, load_campaign
     from asenequip.active.store import LabelStore, structure_key
@@ -26,6 +26,7 @@ _HOMES = {
     "Campaign": "settings",
     "LabelStore": "store",
     "Novelty": "novelty",
+    "Sparsity": "novelty",
     "cut_out": "cutouts",
     "drop_duplicates": "selection",
     "explore": "exploration",
@@ -44,6 +45,7 @@ __all__ = [
     "Campaign",
     "LabelStore",
     "Novelty",
+    "Sparsity",
     "cut_out",
     "drop_duplicates",
     "explore",

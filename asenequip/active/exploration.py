@@ -106,6 +106,7 @@ def dynamics(
     pressures: Sequence[float | None] = settings.pressures or [None] * len(settings.temperatures)
     for k, (temperature, pressure) in enumerate(zip(settings.temperatures, pressures, strict=True)):
         name = f"{temperature:g} K" if pressure is None else f"{temperature:g} K {pressure:g} GPa"
+        name += f", bias {settings.bias:g}" if settings.bias > 0 else ""
         options = {"ensemble": "nvt"} if pressure is None else {"ensemble": "npt", "pressure": pressure}
         try:
             moving = run_md(

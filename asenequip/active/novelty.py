@@ -1,4 +1,4 @@
-"""How unlike known environments an environment is: distance to the nearest of them, and their density there."""
+"""How unlike known environments an environment is: distance to the nearest of them, density and clusters of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from ase import Atoms
 
-from asenequip.cluster import BMTI
+from asenequip.cluster import BMTI, DensityPeaks, EnvironmentClusters, KStarNN
 from asenequip.cluster.neighbours import cross_neighbours, nearest_neighbours
 from asenequip.errors import parameter_error
 
@@ -112,3 +112,76 @@ class Novelty:
     def _scaled(self, number: int, rows: np.ndarray) -> np.ndarray:
         mean, spread = self._scaling[number]
         return (rows - mean) / spread
+
+
+class Sparsity:
+    """How far the density of the known environments is below what is usual in their clusters; above 0: outside of all.
+
+    The known environments of each element are clustered by the peaks of their density. Sparsity is the floor of the
+    cluster that an environment falls to minus the log density there; the floor is the ``quantile`` of the log densities
+    of the cluster's known members.
+
+    Parameters
+    ----------
+    descriptor : callable
+        Rows (n, d) of a frame's atoms, such as ``calculator.descriptors``.
+    z : float
+        Significance of the peaks, see `asenequip.cluster.DensityPeaks`.
+    quantile : float
+        In (0, 1).
+    halo : bool
+        Raise the floor of each cluster to its highest saddle, so that its halo is outside too. That finds what is
+        between clusters, but the outskirts of each with it: a third of all for two normal blobs five deviations apart.
+    max_points : int
+        Known environments kept per element, drawn at random.
+    seed : int
+
+    Attributes
+    ----------
+    clusters_ : asenequip.cluster.EnvironmentClusters
+        Of the known environments. Its density is that of neighbours, which falls without bound far away from them.
+    floors_ : (n_clusters,) float64
+    """
+
+    def __init__(
+        self,
+        descriptor: Callable[[Atoms], np.ndarray],
+        *,
+        z: float = 1.65,
+        quantile: float = 0.01,
+        halo: bool = False,
+        max_points: int = 5000,
+        seed: int = 0,
+    ) -> None:
+        if not 0 < quantile < 1:
+            raise parameter_error("quantile", "Sparsity", "a float in (0, 1)", quantile)
+        self.descriptor, self.z, self.quantile, self.halo = descriptor, z, quantile, halo
+        self.max_points, self.seed = max_points, seed
+
+    def fit(self, frames: Sequence[Atoms]) -> Sparsity:
+        """Take the environments of frames as the known ones."""
+        self.clusters_ = EnvironmentClusters(
+            self.descriptor,
+            z=self.z,
+            density=KStarNN(),
+            species="separately",
+            sample=self.max_points,
+            random_state=self.seed,
+        ).fit(frames)
+        self.floors_ = np.concatenate([self._floors(self.clusters_.models_[key]) for key in self.clusters_.offsets_])
+        return self
+
+    def _floors(self, peaks: DensityPeaks) -> np.ndarray:
+        members = [peaks.log_density_[peaks.labels_ == k] for k in range(peaks.n_clusters_)]
+        floors = np.array([np.quantile(values, self.quantile) for values in members])
+        return np.maximum(floors, peaks.saddles_.max(axis=1)) if self.halo else floors
+
+    def __call__(self, atoms: Atoms) -> np.ndarray:
+        """Sparsity at each atom of a frame, (n,) float64; infinite for an element that is not known at all."""
+        found = np.full(len(atoms), np.inf)
+        known = np.flatnonzero(np.isin(atoms.numbers, list(self.clusters_.models_)))
+        if len(known):
+            rows = np.asarray(self.descriptor(atoms), np.float64)[known]
+            labelled = self.clusters_.label(atoms[known], rows)
+            found[known] = self.floors_[labelled.arrays["cluster"]] - labelled.arrays["log_density"]
+        return found

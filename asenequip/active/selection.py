@@ -10,7 +10,13 @@ from ase import Atoms
 
 from asenequip.errors import parameter_error
 
-METHODS = ("random", "uncertain", "diverse", "novel", "mixed")
+METHODS = ("random", "uncertain", "diverse", "novel", "sparse", "mixed")
+JUDGES = {"novel": "Novelty", "sparse": "Sparsity"}
+"""Methods that judge by `asenequip.active.novelty`, and what of it they take."""
+
+
+_ROUNDING = 1e-5
+"""Deviations of a feature below this part of its mean are single precision's, and not scaled up."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +123,10 @@ def select(
         Descriptors of the candidates.
     count : int
         At most so many are chosen.
-    method : {"mixed", "uncertain", "diverse", "novel", "random"}
+    method : {"mixed", "uncertain", "diverse", "novel", "sparse", "random"}
         "uncertain": the largest uncertainties. "diverse": farthest points, also from the known ones. "novel": the
-        largest novelties. "mixed": farthest points whose distances are weighted by uncertainty (and novelty, each in
+        largest novelties. "sparse": farthest points with distances weighted by novelties, those of 0 or less last.
+        "mixed": farthest points whose distances are weighted by uncertainty (and novelty, each in
         units of its median), so that a batch is uncertain without being all alike.
     uncertainties, novelties : (m,) float64, optional
         What the methods of these names need.
@@ -143,9 +150,10 @@ def select(
         raise parameter_error("method", "select", "one of " + ", ".join(f'"{m}"' for m in METHODS), method)
     if not isinstance(count, (int, np.integer)) or count < 0:
         raise parameter_error("count", "select", "an integer >= 0", count)
-    for name, needed, values in (("uncertainties", "uncertain", uncertainties), ("novelties", "novel", novelties)):
-        if method == needed and values is None:
-            raise parameter_error(name, "select", f'given for the method "{needed}"', values)
+    needs = {"uncertain": ("uncertainties", uncertainties), **dict.fromkeys(JUDGES, ("novelties", novelties))}
+    name, values = needs.get(method, ("", ()))
+    if values is None:
+        raise parameter_error(name, "select", f'given for the method "{method}"', values)
     points = np.asarray(points, np.float64)
     kept = drop_duplicates(points, known, tolerance)
     if method == "random":
@@ -154,11 +162,14 @@ def select(
         values = uncertainties if method == "uncertain" else novelties
         chosen = np.argsort(-np.asarray(values, np.float64)[kept], kind="stable")[:count]
     else:
-        weights = np.ones(len(kept))
+        weights = None
         if method == "mixed":
+            weights = np.ones(len(kept))
             for values in (uncertainties, novelties):
                 weights = weights * (1.0 if values is None else _relative(np.asarray(values, np.float64)[kept]))
-        chosen = farthest_points(points[kept], int(count), known, weights if method == "mixed" else None)
+        elif method == "sparse":
+            weights = _positive(np.asarray(novelties, np.float64)[kept])
+        chosen = farthest_points(points[kept], int(count), known, weights)
     indices = kept[chosen]
     return Selection(indices, [_reason(method, k, uncertainties, novelties) for k in indices])
 
@@ -167,6 +178,12 @@ def _relative(values: np.ndarray) -> np.ndarray:
     """Values in units of their median; ones where that is zero."""
     middle = float(np.median(values)) if len(values) else 0.0
     return values / middle if middle > 0 else np.ones(len(values))
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    """Values, infinite ones as large as is safe, with a trifle in place of those that are not positive."""
+    limit = values[np.isfinite(values)].max(initial=1.0)
+    return np.clip(values, 1e-9 * limit, 1e9 * limit)
 
 
 def _reason(method: str, k: int, uncertainties: np.ndarray | None, novelties: np.ndarray | None) -> str:
@@ -179,38 +196,48 @@ def _reason(method: str, k: int, uncertainties: np.ndarray | None, novelties: np
 # -- of Atoms ---------------------------------------------------------------------------------------------------------
 
 
-def frame_descriptor(rows: np.ndarray, numbers: np.ndarray, species: Sequence[int]) -> np.ndarray:
-    """Descriptor of a frame: mean and standard deviation of its atoms' descriptors, species by species.
-
-    Parameters
-    ----------
-    rows : (n, d) float64
-    numbers : (n,) int
-        Atomic numbers.
-    species : sequence of int
-        Atomic numbers that frames may hold, in the order of the result.
-
-    Returns
-    -------
-    (len(species) (2 d + 1),) float64
-        Per species: share of the atoms, means, deviations, zero where it is absent.
-    """
-    parts = []
-    for number in species:
-        mine = rows[np.asarray(numbers) == number]
-        mean = mine.mean(axis=0) if len(mine) else np.zeros(rows.shape[1])
-        spread = mine.std(axis=0) if len(mine) else np.zeros(rows.shape[1])
-        parts += [[len(mine) / max(len(rows), 1)], mean, spread]
-    return np.concatenate([np.asarray(part, np.float64) for part in parts])
-
-
 def describe_frames(
     frames: Sequence[Atoms], descriptor: Callable[[Atoms], np.ndarray], species: Sequence[int] | None = None
 ) -> np.ndarray:
-    """`frame_descriptor` of each frame, (m, ...) float64; the species are those of the frames unless given."""
+    """One row per frame: mean and deviation of its atoms' descriptors for each species, times the species' share.
+
+    Features are centred and scaled to deviation 1 over all atoms of a species. Without the shares, frames with few
+    atoms of a species would seem to differ most, since a mean of few varies most.
+
+    Parameters
+    ----------
+    frames : sequence of ase.Atoms
+    descriptor : callable
+        Rows (n, d) of a frame's atoms.
+    species : sequence of int, optional
+        Atomic numbers in the order of the result; those of the frames unless given.
+
+    Returns
+    -------
+    (m, len(species) (2 d + 1)) float64
+        Per species: share of the atoms, and share times means and deviations.
+    """
     if species is None:
         species = sorted({int(z) for atoms in frames for z in atoms.numbers})
-    return np.array([frame_descriptor(np.asarray(descriptor(a)), a.numbers, species) for a in frames])
+    moments = np.array([_moments(np.asarray(descriptor(a), np.float64), a.numbers, species) for a in frames])
+    counts, means, deviations = np.split(moments, [1, (moments.shape[-1] + 1) // 2], axis=-1)
+    totals = np.maximum(counts.sum(axis=0), 1.0)
+    center = (counts * means).sum(axis=0) / totals
+    unit = np.sqrt((counts * ((means - center) ** 2 + deviations**2)).sum(axis=0) / totals)
+    unit = np.where(unit > _ROUNDING * np.abs(center), unit, 1.0)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+    rows = np.concatenate([np.ones_like(counts), (means - center) / unit, deviations / unit], axis=-1)
+    return (shares * rows).reshape(len(moments), -1)
+
+
+def _moments(rows: np.ndarray, numbers: np.ndarray, species: Sequence[int]) -> np.ndarray:
+    """Number, means and deviations of the rows of each species, (len(species), 2 d + 1); zeros where it is absent."""
+    found = np.zeros((len(species), 2 * rows.shape[1] + 1))
+    for k, number in enumerate(species):
+        mine = rows[np.asarray(numbers) == number]
+        if len(mine):
+            found[k] = np.concatenate([[len(mine)], mine.mean(axis=0), mine.std(axis=0)])
+    return found
 
 
 def select_frames(
@@ -223,7 +250,7 @@ def select_frames(
     known: Sequence[Atoms] = (),
     seed: int = 0,
 ) -> Selection:
-    """Choose frames to label.
+    """Choose frames to label, by their rows of `describe_frames`.
 
     Parameters
     ----------
@@ -233,7 +260,9 @@ def select_frames(
     descriptor : callable
         Rows (n, d) of a frame's atoms, such as ``calculator.descriptors``.
     method : str
-        See `select`; "novel" takes the distance to the nearest known environments.
+        See `select`. The novelty of a frame is the largest of its atoms': for "novel" that of
+        `asenequip.active.Novelty`, the distance to the nearest known environments; for "sparse" that of
+        `asenequip.active.Sparsity`, which is above 0 outside of all their clusters.
     uncertainty : callable, optional
         Of a frame, such as ``lambda atoms: calculator.uncertainty(atoms).max_force``.
     known : sequence of ase.Atoms
@@ -244,17 +273,18 @@ def select_frames(
     -------
     Selection
     """
-    species = sorted({int(z) for atoms in [*frames, *known] for z in atoms.numbers})
-    points = describe_frames(frames, descriptor, species)
-    before = describe_frames(known, descriptor, species) if len(known) else None
+    if not len(frames):
+        return Selection(np.zeros(0, int), [])
+    every = describe_frames([*frames, *known], descriptor)
+    points, before = every[: len(frames)], every[len(frames) :]
     uncertainties = None if uncertainty is None else np.array([uncertainty(atoms) for atoms in frames])
     novelties = None
-    if method == "novel":
-        from asenequip.active.novelty import Novelty
+    if method in JUDGES:
+        from asenequip.active import novelty
 
         if not len(known):
-            raise parameter_error("known", "select_frames", 'at least one frame, for the method "novel"', known)
-        judge = Novelty(descriptor).fit(known)
+            raise parameter_error("known", "select_frames", f'at least one frame, for the method "{method}"', known)
+        judge = getattr(novelty, JUDGES[method])(descriptor).fit(known)
         novelties = np.array([judge(atoms).max(initial=0.0) for atoms in frames])
     return select(
         points, count, method=method, uncertainties=uncertainties, novelties=novelties, known=before, seed=seed

@@ -105,7 +105,7 @@ class Select(_Strict):
 
     count: Count = 10
     fresh: Count = Field(default=5, description="Further candidates at random, which judge the potential.")
-    method: Literal["mixed", "uncertain", "diverse", "novel", "random"] = "mixed"
+    method: Literal["mixed", "uncertain", "diverse", "novel", "sparse", "random"] = "mixed"
     radius: PositiveFloat | None = Field(
         default=None, description="A: of larger frames a sphere about the most uncertain atom is labelled."
     )

@@ -27,7 +27,9 @@ def select(
     output: Output,
     count: Annotated[int, typer.Option("--count", "-n", help="Structures to choose.")] = 10,
     model: Model = None,
-    method: Annotated[str, typer.Option("--method", help="mixed, uncertain, diverse, novel or random.")] = "mixed",
+    method: Annotated[
+        str, typer.Option("--method", help="mixed, uncertain, diverse, novel, sparse or random.")
+    ] = "mixed",
     known: Annotated[
         Path | None, typer.Option("--known", help="Structures that have labels already.", show_default=False)
     ] = None,

@@ -16,9 +16,8 @@ from labellers_for_tests import calls
 
 from asenequip import load_artifact
 from asenequip.active.campaign import run_campaign
-from asenequip.active.exploration import random_structures, rattled, surfaces
 from asenequip.active.rounds import CampaignLockedError, held, read_frames, write_frames
-from asenequip.active.settings import Random, Rattle, Surfaces, load_campaign, parse_campaign
+from asenequip.active.settings import load_campaign, parse_campaign
 from asenequip.active.store import LabelStore
 from asenequip.train.config import ConfigError
 
@@ -139,6 +138,19 @@ def test_other_settings_are_refused_but_for_those_that_may_change(undisturbed):
         run_campaign(parse_campaign(settings(folder)))
 
 
+def test_a_ramp_of_temperature_and_pressure_with_a_bias_is_recorded(tmp_path):
+    dynamics = {"temperatures": [300.0, 600.0], "pressures": [0.0, 2.0], "steps": 8, "interval": 4, "bias": 0.5}
+    values = settings(tmp_path, stop={"force_error": 1e9}, explore={"dynamics": {"runs": 1, **dynamics}})
+    outcome = run_campaign(parse_campaign(values))
+    assert outcome.reason == "the error is small enough"
+    frames = read_frames(tmp_path / "campaign/round_001/candidates.extxyz")
+    wanted = [f"dynamics 0, {stage}, bias 0.5, step {k}" for stage in ("300 K 0 GPa", "600 K 2 GPa") for k in (4, 8)]
+    assert [atoms.info["origin"] for atoms in frames if "dynamics" in atoms.info["origin"]] == wanted
+    labelled = [atoms.info["origin"] for atoms in LabelStore(tmp_path / "campaign/labels.db").frames()[6:]]
+    assert len(labelled) == 7
+    assert set(labelled) <= {atoms.info["origin"] for atoms in frames}
+
+
 DRIVER = """
 import json, os, signal, sys, threading
 sys.path.insert(0, {here!r})
@@ -243,26 +255,6 @@ def test_paths_are_relative_to_the_file(tmp_path):
     assert found.start.frames == str(tmp_path / "starts.extxyz")
     assert found.output == str(tmp_path / "here")
     assert found.stop.rounds == 3
-
-
-def test_structures_are_what_they_are_called():
-    copper = bulk("Cu", cubic=True) * (2, 1, 1)
-    slabs = list(surfaces([copper], Surfaces(count=4, amplitude=0.0, vacuum=7.0), 0))
-    assert len(slabs) == 4
-    for slab in slabs:
-        height = slab.cell.volume / np.linalg.norm(np.cross(*slab.cell.array[:2]))
-        assert (
-            height - np.ptp(slab.positions @ (np.cross(*slab.cell[:2]) / np.linalg.norm(np.cross(*slab.cell[:2]))))
-            >= 13.9
-        )
-        assert min(slab.get_all_distances(mic=True)[np.triu_indices(len(slab), 1)]) > 2.5
-    for atoms in random_structures([copper], Random(count=3, separation=0.7), 0):
-        distances = atoms.get_all_distances(mic=True)[np.triu_indices(len(atoms), 1)]
-        assert distances.min() > 0.7 * 2 * 1.32 - 1e-9
-        assert set(atoms.symbols) == {"Cu"}
-    first, second = (next(iter(rattled([copper], Rattle(count=1), seed))) for seed in (0, 1))
-    assert not np.allclose(first.positions, second.positions)
-    np.testing.assert_array_equal(first.positions, next(iter(rattled([copper], Rattle(count=1), 0))).positions)
 
 
 def test_frames_survive_the_file_exactly(tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asenequip.active import cut_out, drop_duplicates, farthest_points, select, select_frames
-from asenequip.active.novelty import Novelty
+from asenequip.active.novelty import Novelty, Sparsity
+from asenequip.active.selection import METHODS, describe_frames
 
 
 def coordination(atoms: Atoms) -> np.ndarray:
@@ -46,7 +47,7 @@ def test_farthest_points_leave_at_most_twice_the_least_distance(seed, count):
 def test_nothing_is_chosen_twice_and_duplicates_never():
     rng = np.random.default_rng(0)
     points = np.repeat(rng.normal(size=(5, 3)), 3, axis=0)
-    for method in ("mixed", "diverse", "random", "uncertain", "novel"):
+    for method in METHODS:
         chosen = select(
             points, 15, method=method, uncertainties=rng.uniform(size=15), novelties=rng.uniform(size=15)
         ).indices
@@ -65,6 +66,7 @@ def test_uncertain_takes_the_largest_and_mixed_spreads_them():
 def test_no_candidates_no_choice():
     for method in ("mixed", "diverse", "random"):
         assert len(select(np.zeros((0, 3)), 4, method=method).indices) == 0
+    assert len(select_frames([], 4, coordination, known=[bulk("Cu")]).indices) == 0
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_selected_frames_are_unlike_the_known_ones():
     for k, atoms in enumerate(near):
         atoms.rattle(0.02, seed=10 + k)
     far = bulk("Cu", cubic=True, a=4.2)
-    for method in ("diverse", "novel"):
+    for method in ("diverse", "novel", "sparse"):
         chosen = select_frames([*near, far], 1, coordination, method=method, known=known)
         assert chosen.indices.tolist() == [3]
         assert chosen.reasons[0].startswith(method)
@@ -102,6 +104,60 @@ def test_novelty_is_one_at_the_edge_of_the_known_and_infinite_for_new_elements()
     assert np.median(inside) < 1 < outside.min()
     assert np.isinf(judge(bulk("Al"))).all()
     assert judge.log_density(bulk("Cu", "bcc", a=2.7, cubic=True)).max() < np.median(judge.log_density(frames[11]))
+
+
+def blobs(shares: dict[float, int], width: float, seed: int) -> Atoms:
+    """Atoms on the x axis in normal blobs: with positions as descriptor, an environment space that can be seen."""
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([center + width * rng.standard_normal(count) for center, count in shares.items()])
+    return Atoms(numbers=[29] * len(x), positions=np.stack([x, *width * rng.standard_normal((2, len(x)))], axis=1))
+
+
+def test_sparsity_is_positive_outside_of_every_cluster():
+    known = [blobs({0.0: 400, 5.0: 400}, 1.0, 0)]
+    judge = Sparsity(lambda atoms: atoms.positions).fit(known)
+    assert judge.clusters_.n_clusters_ == 2
+
+    def at(*x: float) -> np.ndarray:
+        return judge(Atoms(numbers=[29] * len(x), positions=[[value, 0, 0] for value in x]))
+
+    assert (at(0.0, 5.0) < -2).all()
+    assert (np.diff([0, *at(-4.0, -6.0, -12.0)]) > 0).all()
+    assert np.mean(judge(blobs({0.0: 200, 5.0: 200}, 1.0, 1)) > 0) < 0.05  # fresh ones of the same kind
+    assert np.isinf(judge(Atoms("Al"))).all()
+
+
+def test_the_halo_counts_as_outside_where_asked():
+    judge = Sparsity(lambda atoms: atoms.positions, halo=True).fit([blobs({0.0: 400, 5.0: 400}, 1.0, 0)])
+    fresh = blobs({0.0: 200, 5.0: 200}, 1.0, 1)
+    np.testing.assert_array_equal(judge(fresh) > 0, judge.clusters_.transform([fresh])[0].arrays["halo"])
+
+
+def test_a_phase_that_was_never_seen_is_found_first():
+    def many(structure: str, a: float, count: int, seed: int, amplitude: float = 0.05) -> list[Atoms]:
+        frames = [bulk("Cu", structure, a=a, cubic=True) * (2, 2, 2) for _ in range(count)]
+        for k, atoms in enumerate(frames):
+            atoms.rattle(amplitude, seed=seed + k)
+        return frames
+
+    known = many("fcc", 3.6, 8, 0) + many("sc", 2.4, 8, 20)
+    pool = many("fcc", 3.6, 10, 40) + many("sc", 2.4, 10, 60) + many("bcc", 2.87, 2, 80)
+    chosen = select_frames(pool, 4, coordination, method="sparse", known=known)
+    assert set(chosen.indices[:2].tolist()) & {20, 21}
+    assert chosen.indices[0] in (20, 21)
+
+
+def test_rows_of_frames_are_intensive():
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    atoms.symbols[0] = "K"
+    atoms.rattle(0.1, seed=0)
+    small, large = describe_frames([atoms, atoms * (2, 1, 1)], coordination)
+    np.testing.assert_allclose(small, large, atol=1e-10)
+    assert small[[0, 5, 10]].tolist() == [
+        3 / 8,
+        4 / 8,
+        1 / 8,
+    ]  # shares of Na, Cl, K, each before two means and deviations
 
 
 CELLS = {
