@@ -1,18 +1,24 @@
-"""Check and time every kernel on a GPU in one call, within minutes: ``python benchmarks/gpu.py``.
+"""Check and time everything on a GPU in one call, within minutes: ``python benchmarks/gpu.py``.
 
-Checks: each kernel of a model, to its double backward, against plain float64 operations; the same bits when run twice,
-on another stream and from a CUDA graph; the tests marked ``gpu``; compute-sanitizer's memory and race checkers. Times:
-each kernel beside the time that its bytes take at the bandwidth measured for a copy, and the whole track (scalars, and
-the gradients that forces need) beside plain torch operations and, where they are installed, nequip-allegro's Triton
-kernel and cuEquivariance. Results go to ``$OUT`` or ``benchmarks/results`` after every stage; a stage that does not fit
-into ``--minutes`` is recorded as stopped.
+Stages, in order, each with a time of its own: ``checks`` of each kernel, to its double backward, against plain float64
+operations, and of the same bits when run twice, on another stream and from a CUDA graph; ``track``: scalars and the
+gradients that forces need, beside plain torch operations and, where they are installed, nequip-allegro's Triton kernel
+and cuEquivariance; ``device``: whole steps from 64 atoms up, the network and its compiled graph, captured and not
+(`bench_device.py`); ``tests`` marked gpu; ``precision``: errors of each precision (`bench_precision.py`); ``peer``: the
+ASE calculators beside nequip-allegro's compiled modes, if it is installed (`bench_gpu_peer.py`); ``primitives``: each
+kernel beside the time that its bytes take at the bandwidth measured for a copy; ``sanitizer``: compute-sanitizer's
+memory and race checkers; ``large``: ``track`` and ``primitives`` on ten times as many edges.
 
-``--device cpu --small`` runs the same code, in small, on a machine without a GPU; its times mean nothing.
+Results go to ``$OUT`` or ``benchmarks/results`` as they are found, in ``gpu.json`` and in the files of the other
+programs. A stage that takes too long is stopped, one that does not fit into ``--minutes`` is not begun, and both are
+recorded; ``--stages`` names those to run, for a second call. ``--device cpu --small`` runs the same code, in small, on
+a machine without a GPU; its times mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import os
@@ -36,7 +42,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass
 class Report:
-    """What was found so far, in the file from the first stage on."""
+    """What was found so far, in the file from the first row on."""
 
     path: Path
     minutes: float
@@ -47,25 +53,37 @@ class Report:
     def seconds_left(self) -> float:
         return 60 * self.minutes - (time.monotonic() - self.start)
 
-    def add(self, name: str, value: object) -> None:
+    def save(self, name: str, value: object) -> None:
         self.found[name] = value
         self.found["seconds"] = round(time.monotonic() - self.start, 1)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
+        beside = self.path.with_suffix(".tmp")
+        beside.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
+        beside.replace(self.path)
+
+    def add(self, name: str, value: object) -> None:
+        self.save(name, value)
         sys.stdout.write(f"-- {name}, after {self.found['seconds']} s\n")
         sys.stdout.flush()
 
-    def add_rows(self, name: str, rows: Iterable[dict[str, object]], line: Callable[[dict], str]) -> list[dict]:
+    def add_rows(
+        self, name: str, rows: Iterable[dict[str, object]], line: Callable[[dict], str], seconds: float
+    ) -> list[dict]:
         """Rows as far as the time allows; ``line`` gives what is printed of each, nothing where it is empty."""
-        kept, stopped = [], False
+        kept: list[dict] = []
+        end = saved = time.monotonic()
+        end += min(seconds, self.seconds_left)
         for row in rows:
             kept.append(row)
             if line(row):
                 sys.stdout.write(line(row) + "\n")
-            if self.seconds_left < 0:
-                stopped = True
-                break
-        self.add(name, {"stopped_early": stopped, "rows": kept})
+            if time.monotonic() > end:
+                self.add(name, {"stopped_early": True, "rows": kept})
+                return kept
+            if time.monotonic() > saved + 5.0:
+                self.save(name, {"stopped_early": True, "rows": kept})
+                saved = time.monotonic()
+        self.add(name, {"stopped_early": False, "rows": kept})
         return kept
 
 
@@ -76,7 +94,7 @@ def versions(device: str) -> dict[str, object]:
         name = distribution.metadata["Name"]
         if name and name.lower().startswith(wanted):
             packages[name] = distribution.version
-    found = {"python": platform.python_version(), "packages": packages, "device": device}
+    found: dict[str, object] = {"python": platform.python_version(), "packages": packages, "device": device}
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         capability = f"{properties.major}.{properties.minor}"
@@ -114,8 +132,9 @@ def subprocess_result(command: list[str], seconds: float, **environment: str) ->
 
 def gpu_tests(seconds: float) -> dict[str, object]:
     """The tests marked gpu, in a process of their own; one that finds no GPU fails."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu and not slow", "--confcutdir", "tests/kernels"]
-    return subprocess_result([*command, "tests/kernels"], seconds, ASENEQUIP_REQUIRE_GPU="1")
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu and not slow", "tests/kernels"]
+    wider = ["tests/test_resident.py", "tests/test_compiledgraph.py"]
+    return subprocess_result([*command, *wider], seconds, ASENEQUIP_REQUIRE_GPU="1")
 
 
 def sanitize(tool_name: str, seconds: float) -> dict[str, object]:
@@ -134,7 +153,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--l-max", type=int, nargs="+")
     made.add_argument("--channels", type=int, nargs="+", help="of the checks")
     made.add_argument("--edges", type=int, nargs="+")
-    made.add_argument("--minutes", type=float, default=8.0)
+    made.add_argument("--minutes", type=float, default=9.0)
+    made.add_argument("--stages", nargs="+", default=list(SECONDS), choices=list(SECONDS))
     made.add_argument("--check-only", action="store_true", help="the checks of the kernels, nothing written")
     made.add_argument("--output", type=Path, default=Path(os.environ.get("OUT", RESULTS)) / "gpu.json")
     return made
@@ -158,13 +178,94 @@ def check_only(machine: stages.Machine, l_maxima: list[int], channels: list[int]
     return int(bool(bad))
 
 
-def tests_and_sanitizer(report: Report) -> bool:
-    """Whether the tests marked gpu and the sanitizer's tools found nothing; what did not run counts as nothing."""
-    tests = gpu_tests(min(180.0, report.seconds_left))
-    report.add("tests", tests)
-    tools = {name: sanitize(name, min(90.0, report.seconds_left)) for name in ("memcheck", "racecheck")}
-    report.add("sanitizer", tools)
-    return all(found.get("passed", True) for found in (tests, *tools.values()))
+@dataclass(frozen=True)
+class Run:
+    """One call of this program."""
+
+    report: Report
+    machine: stages.Machine
+    small: bool
+    l_maxima: list[int]
+    channels: list[int]
+    edges: list[int]
+
+    @functools.cached_property
+    def bandwidth(self) -> float:
+        found = stages.copy_bandwidth(self.machine, 2**20 if self.small else 2**28)
+        self.report.add("copy_bytes_per_second", found)
+        return found
+
+    def checks(self, seconds: float) -> bool:
+        types = (torch.float64,) if self.small else tuple(stages.TOLERANCES)
+        kernels = list(dict.fromkeys((p, t) for _, _, _, p in stages.matrix(self.l_maxima, self.small) for t in types))
+        taken = stages.compile_all(kernels, self.machine.device)
+        self.report.add("compiled", {"kernels": len(kernels), "seconds": taken, "cores": os.cpu_count()})
+        rows = stages.check(self.machine, self.l_maxima, self.channels, self.small)
+        checked = self.report.add_rows("checks", rows, failures, seconds)
+        return bool(checked) and all(row["passed"] for row in checked)
+
+    def track(self, seconds: float, size: int = 0) -> bool:
+        edges = self.edges[size]
+        rows = (stages.time_track(self.machine, self.bandwidth, edges, l_max) for l_max in self.l_maxima)
+        self.report.add_rows(f"track_{edges}", rows, str, seconds)
+        return True
+
+    def primitives(self, seconds: float, size: int = 0) -> bool:
+        edges, channels = self.edges[size], [32] if self.small else [32, 64, 128]
+        rows = stages.time_primitives(self.machine, self.bandwidth, edges, self.l_maxima, channels, self.small)
+        self.report.add_rows(f"primitives_{edges}", rows, describe, seconds)
+        return True
+
+    def large(self, seconds: float) -> bool:
+        return all(
+            self.track(seconds / 2, size) and self.primitives(seconds / 2, size) for size in range(1, len(self.edges))
+        )
+
+    def device(self, seconds: float) -> bool:
+        small = ["--sizes", "32", "--seconds", "0.1"] if self.small else ["--seconds", "2"]
+        return self.program("device", ["bench_device.py", *small], seconds)
+
+    def precision(self, seconds: float) -> bool:
+        small = ["--l-max", "1", "--seconds", "0.1"] if self.small else ["--seconds", "3"]
+        return self.program("precision", ["bench_precision.py", *small], seconds)
+
+    def peer(self, seconds: float) -> bool:
+        small = ["--atoms", "32", "--seconds", "0.1"] if self.small else []
+        return self.program("peer", ["bench_gpu_peer.py", *small], seconds)
+
+    def tests(self, seconds: float) -> bool:
+        return self.keep("tests", gpu_tests(seconds)) if self.machine.device == "cuda" else True
+
+    def sanitizer(self, seconds: float) -> bool:
+        tools = ("memcheck", "racecheck") if self.machine.device == "cuda" else ()
+        found = [self.keep(name, sanitize(name, seconds / 2)) for name in tools]
+        return all(found)
+
+    def program(self, name: str, command: list[str], seconds: float) -> bool:
+        """Another benchmark, which writes its own file as it goes."""
+        device = self.machine.device
+        output = self.report.path.with_name(f"gpu_{name}.json")
+        more = [sys.executable, f"benchmarks/{command[0]}", *command[1:], "--device", device, "--output", str(output)]
+        found = subprocess_result(more, seconds)
+        return self.keep(name, {**found, "file": output.name if output.is_file() else None})
+
+    def keep(self, name: str, found: dict[str, object]) -> bool:
+        self.report.add(name, found)
+        return bool(found.get("passed", True))
+
+
+SECONDS = {
+    "checks": 60.0,
+    "track": 40.0,
+    "device": 150.0,
+    "tests": 90.0,
+    "precision": 60.0,
+    "peer": 150.0,
+    "primitives": 40.0,
+    "sanitizer": 90.0,
+    "large": 90.0,
+}
+"""The longest that each stage may take; they run in this order."""
 
 
 def main() -> int:
@@ -181,21 +282,18 @@ def main() -> int:
         return check_only(machine, l_maxima, channels, small)
     report = Report(chosen.output, chosen.minutes)
     report.add("versions", versions(chosen.device))
-    types = (torch.float64,) if small else tuple(stages.TOLERANCES)
-    kernels = list(dict.fromkeys((p, t) for _, _, _, p in stages.matrix(l_maxima, small) for t in types))
-    seconds = stages.compile_all(kernels, chosen.device)
-    report.add("compiled", {"kernels": len(kernels), "seconds": seconds, "cores": os.cpu_count()})
-    checked = report.add_rows("checks", stages.check(machine, l_maxima, channels, small), failures)
-    sound = bool(checked) and all(row["passed"] for row in checked)
-    bandwidth = stages.copy_bandwidth(machine, 2**20 if small else 2**28)
-    report.add("copy_bytes_per_second", bandwidth)
-    for k, count in enumerate(edges):
-        tracks = (stages.time_track(machine, bandwidth, count, l_max) for l_max in l_maxima)
-        report.add_rows(f"track_{count}", tracks, str)
-        rows = stages.time_primitives(machine, bandwidth, count, l_maxima, [32] if small else [32, 64, 128], small)
-        report.add_rows(f"primitives_{count}", rows, describe)
-        if k == 0 and not small and chosen.device == "cuda":
-            sound = tests_and_sanitizer(report) and sound
+    run, sound = Run(report, machine, small, l_maxima, channels, edges), True
+    for name in SECONDS:
+        if name not in chosen.stages:
+            continue
+        if report.seconds_left < 0:
+            report.add(name, {"ran": False, "reason": "no time was left"})
+            continue
+        try:
+            sound = getattr(run, name)(min(SECONDS[name], report.seconds_left)) and sound
+        except Exception as failure:  # noqa: BLE001  a stage that fails is a result, and the next one may not
+            sound = False
+            report.add(f"{name}_failure", f"{type(failure).__name__}: {failure}"[:2000])
     return int(not sound)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +104,12 @@ def package(checkpoint: Path) -> Path:
     return out
 
 
-def compile_model(source: Path) -> Path:
-    """``nequip-compile --mode aotinductor --target ase`` of a checkpoint or package, for the CPU."""
-    out = source.with_name("compiled.nequip.pt2")
-    options = ["--mode", "aotinductor", "--device", "cpu", "--target", "ase"]
+def compile_model(source: Path, device: str = "cpu", modifiers: Sequence[str] = ()) -> Path:
+    """``nequip-compile --mode aotinductor --target ase`` of a checkpoint or package, with modifiers of the model."""
+    name = "-".join(["compiled", *([device] if device != "cpu" else []), *modifiers])
+    out = source.with_name(f"{name}.nequip.pt2")
+    options = ["--mode", "aotinductor", "--device", device, "--target", "ase"]
+    options += ["--modifiers", *modifiers] if modifiers else []
     _run(["nequip-compile", str(source), str(out), *options], source.parent)
     return out
 
