@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -140,11 +139,9 @@ def main() -> None:
     if options.output is None:
         name = "batches" if options.threads == 1 else f"batches_{options.threads}_threads"
         options.output = Path(__file__).parent / "results" / f"{name}.json"
-    pinned = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(options.threads))
-    if any(os.environ.get(name) != value for name, value in pinned.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **pinned})
-    from bench_peer import hardware
+    from bench_peer import hardware, threads
 
+    threads(options.threads)
     from asenequip.artifact import save_artifact
     from asenequip.model.allegro import Allegro
     from asenequip.model.spec import AllegroSpec

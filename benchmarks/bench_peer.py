@@ -35,12 +35,18 @@ Calls = dict[tuple[str, str], Prepare]
 REFERENCE = "nequip-allegro eager"
 
 
-def one_thread() -> None:
-    """Start the script anew with one thread, before any library has started more."""
-    wanted = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+def threads(number: int) -> None:
+    """Start the script anew with so many threads of torch, before any library has started more.
+
+    Where there are several, one that waits for another gives up its core: on a machine that does other work too,
+    waiting in a loop takes longer than the work.
+    """
+    wanted = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(number)) | {"OPENBLAS_NUM_THREADS": "1"}
+    if number > 1:
+        wanted["OMP_WAIT_POLICY"] = "passive"
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **wanted})
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
 
 
 def copper(seed: int, repeat: int = 3) -> Atoms:
@@ -207,6 +213,7 @@ def hardware() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
+        "openmp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
         "torch_capability": torch.backends.cpu.get_cpu_capability(),
         "versions": versions,
     }
@@ -238,7 +245,7 @@ def main() -> None:
     parser.add_argument("--prepare-only", action="store_true", help="make the models and stop")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "peer.json")
     options = parser.parse_args()
-    one_thread()
+    threads(1)
     warnings.filterwarnings("ignore")
     models = options.models or Path(tempfile.mkdtemp(prefix="asenequip-bench-"))
     made = {l: make_models(models / f"l{l}", not options.no_aotinductor, labelled(4), l_max=l) for l in options.l_max}

@@ -93,18 +93,81 @@ def properties(record: dict[str, Any]) -> str:
 def inference(record: dict[str, Any]) -> str:
     """Energy, forces and stress against nequip-allegro."""
     rows = (
-        (r["shape"], r["atoms"], r["contender"], r["wall_us_per_atom"], r["times_faster_than_best_peer_mode_wall"])
+        (
+            r["shape"],
+            r["atoms"],
+            r["contender"],
+            r["cpu_us_per_atom"],
+            r["wall_us_per_atom"],
+            r["times_faster_than_best_peer_mode_cpu"],
+        )
         for r in record["rows"]
     )
-    head = ("network", "atoms", "contender", "µs per atom", "times the fastest mode of nequip-allegro")
-    return "\n".join(
-        [
-            "## Speed on a CPU\n",
-            "Energy, forces and stress, same weights and structures (`benchmarks/bench_inference.py`).\n",
-            table(head, rows),
-            machine(record),
-        ]
+    head = (
+        "network",
+        "atoms",
+        "contender",
+        "processor time (µs/atom)",
+        "time (µs/atom)",
+        "processor time of nequip-allegro's fastest mode, in that of this row",
     )
+    number = record["threads"]
+    title = "## Speed on a CPU\n" if number == 1 else f"## Speed on a CPU, {number} threads\n"
+    command = "benchmarks/bench_inference.py" + ("" if number == 1 else f" --threads {number}")
+    text = f"Energy, forces and stress, same weights and structures (`{command}`).{_company(record)}\n"
+    return "\n".join([title, text, table(head, rows), machine(record)])
+
+
+def _company(record: dict[str, Any]) -> str:
+    """A sentence, where other programs ran beside the benchmark."""
+    found = record["machine"]
+    load = max(found["load_before"], found.get("load_after", 0.0) - record.get("threads", 1))
+    return f" Other programs ran beside, load up to {load:.0f}." if load > 1.5 * found["cores"] else ""
+
+
+def others(record: dict[str, Any]) -> str:
+    """Other potentials at their published sizes."""
+    head = ("structure", "potential", "weights", "neighbours", "ms per atom")
+    rows = ((r["frame"], r["contender"], r["weights"], r["neighbours"], r["ms_per_atom"]) for r in record["rows"])
+    text = (
+        f"Energy and forces through ASE, each with its own cutoff (`benchmarks/bench_others.py`).{_company(record)}\n"
+    )
+    title = "## Other potentials: " + ", ".join(dict.fromkeys(r["frame"] for r in record["rows"])) + "\n"
+    return "\n".join([title, text, table(head, rows), machine(record)])
+
+
+def batches(record: dict[str, Any]) -> str:
+    """Many small structures together and one by one."""
+    number = record["threads"]
+    title = "## Many small structures\n" if number == 1 else f"## Many small structures, {number} threads\n"
+    command = "benchmarks/bench_batches.py" + ("" if number == 1 else f" --threads {number}")
+    head = ("", "structures", "together (per second)", "one by one (per second)", "times faster")
+    rows = (
+        (name, r["structures"], r["together_per_second"], r["one_by_one_per_second"], r["times_faster"])
+        for name, r in record["rows"].items()
+    )
+    return "\n".join([title, f"`{command}`.{_company(record)}\n", table(head, rows), machine(record)])
+
+
+def dynamics(record: dict[str, Any]) -> str:
+    """Steps of dynamics, the time to a first result, and memory."""
+    head = ("ensemble", "driver", "ms per step", "of it in the model", "share beside the model")
+    keys = ("ensemble", "driver", "ms_per_step", "model_ms_per_step", "fraction_beside_the_model")
+    first = record["first_forces_seconds"]
+    sizes = [size / 1024 for _, size in record.get("resident_kB", [])]
+    parts = [
+        "## Dynamics\n",
+        f"256 copper atoms (`benchmarks/bench_dynamics.py`).{_company(record)}\n",
+        table(head, ([r[key] for key in keys] for r in record["steps"])),
+        "From the start of a process to its first energy and forces, seconds.\n",
+        table(("", "processor time", "time"), ((name, t["processor"], t["clock"]) for name, t in first.items())),
+    ]
+    if sizes:
+        steps, tenth = record["resident_kB"][-1][0], sizes[max(1, len(sizes) // 10)]
+        parts.append(
+            f"Memory of a run of {steps} steps: {tenth:.1f} MB after a tenth of them, {sizes[-1]:.1f} MB at the end.\n"
+        )
+    return "\n".join([*parts, machine(record)])
 
 
 def growth(record: dict[str, Any]) -> str:
@@ -225,9 +288,58 @@ def environments(record: dict[str, Any]) -> str:
     )
 
 
+def interphase(record: dict[str, Any]) -> str:
+    """The worked study: what became of both interfaces, mechanics and diffusion of the bulk."""
+    parts = [
+        "## The worked study of an interphase\n",
+        "`examples/interphase.py`; [how its potential was made](interphase.md#the-worked-study). Intervals: 95 %.\n",
+    ]
+    studies = [part for name, part in record.items() if name.startswith("li_")]
+    for part in studies:
+        length, kelvin = part["time_ps"][1] - part["time_ps"][0], part["temperature_K"]
+        parts.append(f"{part['title']}: {part['atoms']} atoms, {length:.4g} ps, {kelvin:.0f} K.\n")
+        rows = [(f"atoms, {name}", *map(int, counts)) for name, counts in part["classes"].items() if any(counts)]
+        rows += [(f"bonds {name}", int(b["first"]), int(b["last"])) for name, b in part["bonds"].items()]
+        rows += [(f"interphase {side} (Å)", *ends) for side, ends in part.get("thickness_A", {}).items()]
+        parts.append(table(("", "first frame", "last frame"), rows))
+        flows = [(name, *value) for name, value in part.get("diffusion_A2_per_ps", {}).items()]
+        parts.append(table(("diffusion by layer", "D (Å²/ps)", "±"), flows))
+        named = [(group, *name) for group, name in part["phases"].items()]
+        parts.append(table(("class", "is most like", "similarity"), named))
+    rows = [
+        (
+            name,
+            found["lattice_parameter_A"],
+            *(found["tensor_GPa"][i][j] for i, j in ((0, 0), (0, 1), (3, 3))),
+            found.get("bulk_GPa"),
+            found.get("shear_GPa"),
+            record["published"][name],
+        )
+        for name, found in record.get("mechanics", {}).items()
+    ]
+    if rows:
+        head = ("", "a (Å)", "C11 (GPa)", "C12", "C44", "bulk", "shear", "published")
+        parts += ["At rest, one arrangement of lithium in Li6PS5Cl.\n", table(head, rows)]
+    if "diffusion" in record:
+        found = record["diffusion"]
+        rows = [(f"{kelvin} K, D of Li (Å²/ps)", *value, "") for kelvin, value in found["A2_per_ps"].items()]
+        if "activation_energy_eV" in found:
+            energy = found["activation_energy_eV"]
+            rows.append(("activation energy (eV)", *energy, record["published"]["activation_energy_eV"]))
+        text = f"Li6PS5Cl, half of S and Cl exchanged: {found['atoms']} atoms, {found['steps'] * 0.002:g} ps each.\n"
+        parts += [text, table(("", "found", "±", "published"), rows)]
+    return "\n".join(parts)
+
+
 SECTIONS = {
     "properties": properties,
     "inference": inference,
+    "inference_2_threads": inference,
+    "batches": batches,
+    "batches_2_threads": batches,
+    "others": others,
+    "others_electrolyte": others,
+    "dynamics": dynamics,
     "precision": precision,
     "growth": growth,
     "active_cost": active_cost,
@@ -235,6 +347,7 @@ SECTIONS = {
     "cluster_figures": cluster_figures,
     "cluster_speed": cluster_speed,
     "environments": environments,
+    "interphase": interphase,
 }
 
 
