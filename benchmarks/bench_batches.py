@@ -39,6 +39,31 @@ SHAPES = (
 """Repeats of the cubic cell of four atoms: 8 to 48 atoms."""
 
 
+class Clocks:
+    """Seconds spent inside its ``with`` blocks: on the clock, and of processors."""
+
+    def __init__(self) -> None:
+        self.wall = self.processor = 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *error: object) -> None:
+        self.wall += time.perf_counter() - self._start[0]
+        self.processor += time.process_time() - self._start[1]
+
+
+def rates(many: int, together: Clocks, few: int, alone: Clocks) -> dict[str, float]:
+    """Structures per second and per second of processor time, and what going together brings in the latter."""
+    return {
+        "together_per_second": many / together.wall,
+        "one_by_one_per_second": few / alone.wall,
+        "together_per_processor_second": many / together.processor,
+        "one_by_one_per_processor_second": few / alone.processor,
+        "times_faster": many / together.processor * alone.processor / few,
+    }
+
+
 def structures(count: int, seed: int = 0) -> list[Atoms]:
     rng = np.random.default_rng(seed)
     made = []
@@ -57,21 +82,19 @@ def evaluate(frames: list[Atoms], potential: Path, parts: int = 10) -> dict[str,
 
     calculator = AllegroCalculator(potential, device="cpu")
     calculator.evaluate(frames[:50])
-    together = alone = 0.0
+    together, alone = Clocks(), Clocks()
     counted, apart = 0, 0.0
     for part in range(parts):
         mine = frames[part * len(frames) // parts : (part + 1) * len(frames) // parts]
-        start = time.perf_counter()
-        found = calculator.evaluate(mine)
-        together += time.perf_counter() - start
-        start = time.perf_counter()
+        with together:
+            found = calculator.evaluate(mine)
         forces = []
-        for atoms in mine[::10]:
-            copy = atoms.copy()
-            copy.calc = calculator
-            copy.get_potential_energy()
-            forces.append(copy.get_forces())
-        alone += time.perf_counter() - start
+        with alone:
+            for atoms in mine[::10]:
+                copy = atoms.copy()
+                copy.calc = calculator
+                copy.get_potential_energy()
+                forces.append(copy.get_forces())
         counted += len(forces)
         apart = max(apart, *(float(np.abs(f - r["forces"]).max()) for f, r in zip(forces, found[::10], strict=True)))
     tracemalloc.start()
@@ -82,10 +105,8 @@ def evaluate(frames: list[Atoms], potential: Path, parts: int = 10) -> dict[str,
     return {
         "structures": len(frames),
         "atoms": atoms,
-        "together_per_second": len(frames) / together,
-        "one_by_one_per_second": counted / alone,
-        "times_faster": len(frames) / together * alone / counted,
-        "together_us_per_atom": 1e6 * together / atoms,
+        **rates(len(frames), together, counted, alone),
+        "together_us_per_atom": 1e6 * together.processor / atoms,
         "largest_force_difference": apart,
         "peak_bytes_per_structure": peak / len(frames),
     }
@@ -103,19 +124,17 @@ def relaxation(frames: list[Atoms], cell: str, fmax: float = 0.05, steps: int = 
     calculator = AllegroCalculator(str(files("asenequip.data") / "emt.asnq"), device="cpu", dtype="float32")
     warnings.filterwarnings("ignore", "logm result may be inaccurate", RuntimeWarning)
     relax(frames[:5], calculator, fmax=fmax, steps=2, cell=cell)
-    start = time.perf_counter()
-    done = relax(frames, calculator, fmax=fmax, steps=steps, cell=cell)
-    together = time.perf_counter() - start
-    start = time.perf_counter()
-    taken = 0
-    some = frames[::10]
-    for atoms in some:
-        copy = atoms.copy()
-        copy.calc = calculator
-        optimizer = LBFGS(copy if cell == "fixed" else FrechetCellFilter(copy), logfile=None)
-        optimizer.run(fmax=fmax, steps=steps)
-        taken += optimizer.nsteps
-    alone = time.perf_counter() - start
+    together, alone = Clocks(), Clocks()
+    with together:
+        done = relax(frames, calculator, fmax=fmax, steps=steps, cell=cell)
+    taken, some = 0, frames[::10]
+    with alone:
+        for atoms in some:
+            copy = atoms.copy()
+            copy.calc = calculator
+            optimizer = LBFGS(copy if cell == "fixed" else FrechetCellFilter(copy), logfile=None)
+            optimizer.run(fmax=fmax, steps=steps)
+            taken += optimizer.nsteps
     same = sum(entry.steps for entry in done[::10])
     return {
         "structures": len(frames),
@@ -123,9 +142,7 @@ def relaxation(frames: list[Atoms], cell: str, fmax: float = 0.05, steps: int = 
         "steps_per_structure": sum(entry.steps for entry in done) / len(frames),
         "steps_of_every_tenth": same,
         "steps_of_every_tenth_one_by_one": taken,
-        "together_per_second": len(frames) / together,
-        "one_by_one_per_second": len(some) / alone,
-        "times_faster": len(frames) / together * alone / len(some),
+        **rates(len(frames), together, len(some), alone),
     }
 
 

@@ -29,6 +29,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import bulk
 
+PARTS = ("first", "steps", "memory")
 SETTINGS: dict[str, dict[str, Any]] = {
     "nve": {"ensemble": "nve"},
     "nvt, Langevin": {"ensemble": "nvt"},
@@ -154,10 +155,9 @@ def _process(text: str, potential: Path, cache: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--steps", type=int, default=100_000, help="of the run whose memory is watched; 0 leaves it out"
-    )
+    parser.add_argument("--steps", type=int, default=100_000, help="of the run whose memory is watched")
     parser.add_argument("--timed-steps", type=int, default=300)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="the rest is kept as it was recorded")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "dynamics.json")
     options = parser.parse_args()
     from bench_peer import hardware, threads
@@ -167,23 +167,30 @@ def main() -> None:
     from asenequip.model.allegro import Allegro
     from asenequip.model.spec import AllegroSpec
 
-    record: dict[str, Any] = {"machine": hardware(), "threads": options.threads}
+    known = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    record: dict[str, Any] = {**known, "machine": hardware(), "threads": options.threads}
     with tempfile.TemporaryDirectory() as folder:
         potential = save_artifact(f"{folder}/cu.asnq", Allegro(AllegroSpec(("Cu",), 5.0, avg_num_neighbors=(43.0,))))
-        record["first_forces_seconds"] = first_forces(potential)
-        print("seconds from a process's start to its first forces:", record["first_forces_seconds"], flush=True)
-        record["steps"] = beside_the_model(potential, options.timed_steps)
-    print(f"{'ensemble':16s}{'driver':8s}{'ms per step':>12s}{'in the model':>14s}{'beside it':>11s}")
-    for row in record["steps"]:
-        numbers = f"{row['ms_per_step']:12.3f}{row['model_ms_per_step']:14.3f}{row['fraction_beside_the_model']:11.1%}"
-        print(f"{row['ensemble']:16s}{row['driver']:8s}{numbers}", flush=True)
-    if options.steps:
+        if "first" in options.only:
+            record["first_forces_seconds"] = first_forces(potential)
+            print("seconds from a process's start to its first forces:", record["first_forces_seconds"], flush=True)
+        if "steps" in options.only:
+            record["steps"] = beside_the_model(potential, options.timed_steps)
+            show_steps(record["steps"])
+    if "memory" in options.only:
         record["resident_kB"] = memory(options.steps)
         for step, size in record["resident_kB"]:
             print(f"step {step:8d}: {size} kB resident")
     record["machine"]["load_after"] = os.getloadavg()[0]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def show_steps(rows: list[dict[str, Any]]) -> None:
+    print(f"{'ensemble':16s}{'driver':8s}{'ms per step':>12s}{'in the model':>14s}{'beside it':>11s}")
+    for row in rows:
+        numbers = f"{row['ms_per_step']:12.3f}{row['model_ms_per_step']:14.3f}{row['fraction_beside_the_model']:11.1%}"
+        print(f"{row['ensemble']:16s}{row['driver']:8s}{numbers}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
 environment in which that package is installed, as their dependencies exclude one another; one that is left out is left
 out of the table. Energy and forces of 32 and 256 copper atoms and of a 416-atom frame of Li6PS5Cl, float32, one thread,
 atoms displaced from call to call. Each contender runs in a process of its own, in ``--rounds`` turns; the least
-processor time counts. The cost does not depend on the weights: MACE's are random, at the sizes of MACE-MP-0 (arXiv:2401.00096);
-SevenNet's are those that its package holds. Each has the cutoff it was published with, so neighbours are told too.
+processor time counts. The cost does not depend on the weights: MACE's are random, at the sizes of MACE-MP-0
+(arXiv:2401.00096); SevenNet's are those that its package holds. Each has the cutoff it was published with, so
+neighbours are told too.
 """
 
 from __future__ import annotations
