@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from configparser import ConfigParser
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.config import cfg
@@ -16,9 +18,13 @@ from ase.io import read, write
 from typer.testing import CliRunner
 
 from asenequip import AllegroCalculator
+from asenequip.artifact import Potential, load_artifact
 from asenequip.cli import app
 from asenequip.cli.common import number_in_file
+from asenequip.cli.compile import _compile_graph
 from asenequip.cluster import cluster_file
+from asenequip.compiledgraph import GraphReport
+from asenequip.model.derivatives import Slopes, slopes_of
 
 LABEL_ERROR = 0.25
 """eV/Angstrom added to every force label of the frames: the mean absolute error that the table must show."""
@@ -110,6 +116,25 @@ def test_compile_reports_an_exact_form(small_artifact):
     facts = json.loads(run("compile", small_artifact, "--json"))
     assert 0 <= facts["table_force_error"] <= 1e-6  # eV/Angstrom, what the command promises
     assert "force error" in run("compile", small_artifact)
+
+
+def test_compile_for_a_gpu_where_there_is_none_is_one_sentence(small_artifact, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    output = run("compile", small_artifact, "--device", "cuda", code=2)
+    assert "a device of this machine, which has no CUDA" in output
+    assert "Traceback" not in output
+
+
+def test_compile_for_a_device_checks_the_graph_and_the_steps(small_artifact, monkeypatch):
+    found = GraphReport(0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+
+    def stand_in(potential: Potential, dtype: str, device: torch.device) -> tuple[Slopes, GraphReport]:
+        return slopes_of(potential.cast(dtype, device)), found
+
+    monkeypatch.setattr("asenequip.compiledgraph.compiled_graph", stand_in)
+    facts = _compile_graph(load_artifact(small_artifact), "float64", "cpu")
+    assert {name: facts[name] for name in asdict(found)} == asdict(found)
+    assert 0 <= facts["steps_force_error"] < 1e-10  # eV/Angstrom, rounding of sums in another order
 
 
 def test_cluster_labels_are_the_library_s(small_artifact, tmp_path):
