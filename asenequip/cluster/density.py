@@ -22,8 +22,6 @@ __all__ = [
     "test_thresholds",
 ]
 
-Lists = NeighbourLists | GrowingLists
-
 FIRST_TESTED = 4
 """The first neighbour the uniformity test looks at."""
 ADAPTIVE_START = 32, 64
@@ -154,12 +152,12 @@ class DensityTest:
         ratio = np.exp(test_thresholds(max(1, limit), dimension, significance))
         return DensityTest(ratio, np.full(n, FIRST_TESTED, np.int64), np.full(n, done, np.int64))
 
-    def advance(self, lists: Lists, reference: Lists, wanted: NDArray | None) -> DensityTest:
+    def advance(self, lists: NeighbourLists, reference: NeighbourLists, wanted: NDArray | None) -> DensityTest:
         """Go on as far as the lists allow.
 
         Parameters
         ----------
-        lists, reference : NeighbourLists or GrowingLists
+        lists, reference : NeighbourLists
             Neighbours of the points, and of the points these refer to.
         wanted : ndarray of uint8, shape (n_points,), or None
             Gets 1 where a list must grow for the test to go on; where it is None no list can, and all points are done.
@@ -183,8 +181,8 @@ class DensityTest:
 def _test_rows(
     rows: NDArray,
     ratio: NDArray,
-    lists: Lists,
-    reference: Lists,
+    lists: NeighbourLists,
+    reference: NeighbourLists,
     next_rank: NDArray,
     found: NDArray,
     wanted: NDArray | None,
@@ -249,21 +247,22 @@ def adaptive_neighbourhoods(
     limit = n - 1 if max_neighbours is None else min(n - 1, max(max_neighbours, least))
     first = limit if max_neighbours is not None else min(limit, max(least, ADAPTIVE_START[points.shape[1] <= 10]))
     search = NeighbourSearch(points, period=period, method=method, device=device)
-    lists = GrowingLists(search, n, first, limit, ADAPTIVE_ENTRIES)
+    growing = GrowingLists(search, n, first, limit, ADAPTIVE_ENTRIES)
+    lists = growing.lists()
     if dimension is None:
-        near = lists.place(np.arange(n)[:, None], np.arange(3))
-        dimension = two_nn(lists.distances[near])[0]
+        dimension = two_nn(np.stack([lists.distance(rank) for rank in (0, 1, 2)], axis=1))[0]
     test = DensityTest.begin(n, limit, dimension, significance)
     while True:
         wanted = np.zeros(n, np.uint8)
         test = test.advance(lists, lists, wanted)
         rows = np.flatnonzero(wanted)
-        if not len(rows) or not lists.grow(rows):
+        if not len(rows) or not growing.grow(rows):
             break
+        lists = growing.lists()
     held = test.k_star == 0
     star = np.where(held, test.next_rank - 1, test.k_star)
     saturated = held | (star >= limit - 1)
-    return Neighbourhoods(lists.closed(), star, float(dimension), float(saturated.mean()))
+    return Neighbourhoods(lists, star, float(dimension), float(saturated.mean()))
 
 
 def knn_log_density(radii: NDArray, counts: NDArray, dimension: float, n_points: float) -> tuple[NDArray, NDArray]:
@@ -333,7 +332,7 @@ def pak_log_density(
         stop = min(stop, start + max(1, 2_000_000 // int(k[order[stop - 1]])))
         rows = order[start:stop]
         width = int(k[rows].max())
-        place = lists.start[rows, None] + np.minimum(np.arange(width + 1), k[rows, None])
+        place = lists.place(rows[:, None], np.minimum(np.arange(width + 1), k[rows, None]))
         shells = None
         if counts is not None:
             shells = counts[lists.indices[place[:, 1:]]]

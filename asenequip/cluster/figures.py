@@ -97,8 +97,9 @@ def _dimension(model: EnvironmentClusters, axes: Any) -> None:
         hood = peaks.density_.landscape_.neighbourhoods
         if hood is None:
             continue
-        width = int(hood.neighbours.size.min()) + 1
-        scaling = gride_scaling(hood.neighbours.rectangle(width)[0], 2 ** int(np.log2(width - 1)))
+        lists, width = hood.neighbours, int(hood.neighbours.size.min()) + 1
+        near = lists.gather(lists.distances, 0, np.full(lists.n_points, width)).reshape(-1, width)
+        scaling = gride_scaling(near, 2 ** int(np.log2(width - 1)))
         axes.errorbar(scaling.scales, scaling.dimensions, scaling.errors, marker="o", label=str(key or "all"))
     axes.set(xlabel="distance", ylabel="intrinsic dimension", xscale="log", ylim=(0, None))
     if axes.has_data():

@@ -67,15 +67,29 @@ extern "C" int64_t test_density(const Lists* points, const Lists* reference, con
 }
 
 // The first of the neighbours 1 .. counts of each point whose value lies in an interval, or outside it, or -1.
-extern "C" int64_t first_neighbour(const int32_t* indices, const int64_t* start, const int64_t* points,
-                                   const int64_t* counts, const double* value, const double* low, const double* high,
-                                   int64_t outside, int64_t* found, int64_t n) {
+extern "C" int64_t first_neighbour(const Lists* lists, const int64_t* points, const int64_t* counts,
+                                   const double* value, const double* low, const double* high, int64_t outside,
+                                   int64_t* found, int64_t n) {
   for (int64_t p = 0; p < n; ++p) {
-    const int32_t* near = indices + start[points[p]];
+    Reader reader{*lists};
     found[p] = -1;
     for (int64_t rank = 1; rank <= counts[p]; ++rank) {
-      const double v = value[near[rank]];
-      if ((v >= low[p] && v <= high[p]) != bool(outside)) { found[p] = near[rank]; break; }
+      const int32_t near = lists->indices[reader.place(points[p], rank)];
+      const double v = value[near];
+      if ((v >= low[p] && v <= high[p]) != bool(outside)) { found[p] = near; break; }
+    }
+  }
+  return 0;
+}
+
+// For each marked point the highest of the points that have it in their neighbourhood, if higher than itself.
+extern "C" int64_t parents(const Lists* lists, const int64_t* k_star, const double* level, const uint8_t* marked,
+                           int64_t* found) {
+  for (int64_t i = 0; i < lists->n; ++i) {
+    Reader reader{*lists};
+    for (int64_t rank = 1; rank <= k_star[i]; ++rank) {
+      const int32_t j = lists->indices[reader.place(i, rank)];
+      if (marked[j] && level[i] > level[j] && (found[j] < 0 || level[i] > level[found[j]])) found[j] = i;
     }
   }
   return 0;

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asenequip.cluster import native
-from asenequip.cluster.lists import NeighbourLists, copy_stretches
+from asenequip.cluster.lists import NeighbourLists
 from asenequip.cluster.neighbours import minimum_image, threads
 
 __all__ = ["Graph", "common_neighbours", "edge_vectors", "neighbour_graph", "row_blocks", "thin_graph"]
@@ -65,9 +65,7 @@ def neighbour_graph(lists: NeighbourLists, k_star: NDArray) -> Graph:
     """
     counts = k_star.astype(np.int64) - 1
     start = np.concatenate([[0], np.cumsum(counts)])
-    target = np.empty(start[-1], np.int32)
-    copy_stretches(target, start[:-1], lists.indices, lists.start[:-1] + 1, counts)
-    return Graph(start, target, counts + 1)
+    return Graph(start, lists.gather(lists.indices, 1, counts), counts + 1)
 
 
 def thin_graph(graph: Graph, most: int | None) -> Graph:

@@ -145,7 +145,7 @@ def _ball_counts(landscape: Landscape, k: NDArray) -> NDArray:
     if landscape.counts is None:
         return k.astype(np.float64)
     lists = landscape.hood().neighbours
-    inside = np.add.reduceat(landscape.counts[lists.indices[lists.flat(k)]], np.cumsum(k) - k)
+    inside = np.add.reduceat(landscape.counts[lists.gather(lists.indices, 1, k)], np.cumsum(k) - k)
     return inside + landscape.counts - 1
 
 
@@ -265,7 +265,7 @@ def new_points(landscape: Landscape, queries: NDArray) -> tuple[Neighbours, NDAr
     distances = np.hstack([np.zeros((len(queries), 1)), found])
     indices = np.hstack([index[:, :1], index])
     distances[rows, :-1], indices[rows, :-1] = found[rows], index[rows]
-    last = lists.start[twin] + np.minimum(width, lists.size[twin] - 1)
+    last = lists.place(twin, np.minimum(width, lists.size[twin] - 1))
     distances[rows, -1] = np.maximum(lists.distances[last], found[rows, -1])
     indices[rows, -1] = lists.indices[last]
     k = k_star(distances, indices, hood.dimension, landscape.significance, lists)

@@ -13,63 +13,94 @@ from asenequip.cluster import native
 if TYPE_CHECKING:
     from asenequip.cluster.neighbours import NeighbourSearch
 
-__all__ = ["GrowingLists", "NeighbourLists", "copy_stretches"]
+__all__ = ["GrowingLists", "NeighbourLists"]
 
 
 @dataclass(frozen=True)
 class NeighbourLists:
-    """The nearest neighbours of every point, one list after another.
+    """The nearest neighbours of every point, in order of distance; rank 0 is the point itself, at distance 0.
+
+    Lists are kept in stretches: neighbours of ranks above last[s - 1] and up to last[s] of point i stand at
+    base[s, i] + rank.
 
     Attributes
     ----------
     distances : ndarray of float64, shape (n_entries,)
-        In order of distance; the first entry of each list is the point itself, at 0.
     indices : ndarray of int32, shape (n_entries,)
-    start : ndarray of int64, shape (n_points + 1,)
-        The list of point i is start[i] .. start[i + 1] - 1.
+    size : ndarray of int64, shape (n_points,)
+        Number of neighbours of each point, itself not counted.
+    base : ndarray of int64, shape (n_stretches, n_points)
+    last : ndarray of int64, shape (n_stretches,)
     recall : float
         Measured share of the true neighbours that was found: 1 for an exact search.
     """
 
     distances: NDArray[np.float64]
     indices: NDArray[np.int32]
-    start: NDArray[np.int64]
+    size: NDArray[np.int64]
+    base: NDArray[np.int64]
+    last: NDArray[np.int64]
     recall: float = 1.0
+
+    @staticmethod
+    def packed(distances: NDArray, indices: NDArray, start: NDArray, recall: float = 1.0) -> NeighbourLists:
+        """Give lists that stand one after another: that of point i at start[i] .. start[i + 1] - 1."""
+        start = np.ascontiguousarray(start, np.int64)
+        return NeighbourLists(
+            np.ascontiguousarray(distances, np.float64),
+            np.ascontiguousarray(indices, np.int32),
+            np.diff(start) - 1,
+            start[None, :-1].copy(),
+            np.array([len(distances)]),
+            recall,
+        )
 
     @staticmethod
     def equal(distances: NDArray, indices: NDArray, recall: float = 1.0) -> NeighbourLists:
         """Give lists of equal length from arrays of shape (n_points, k + 1), without a copy where possible."""
         n, width = distances.shape
-        start = np.arange(n + 1, dtype=np.int64) * width
-        return NeighbourLists(
-            np.ascontiguousarray(distances, np.float64).reshape(-1),
-            np.ascontiguousarray(indices, np.int32).reshape(-1),
-            start,
-            recall,
-        )
-
-    @property
-    def size(self) -> NDArray[np.int64]:
-        """Number of neighbours of each point, itself not counted, shape (n_points,)."""
-        return np.diff(self.start) - 1
+        return NeighbourLists.packed(distances.reshape(-1), indices.reshape(-1), np.arange(n + 1) * width, recall)
 
     @property
     def n_points(self) -> int:
         """Number of lists."""
-        return len(self.start) - 1
+        return len(self.size)
 
     def place(self, points: NDArray, rank: NDArray | int) -> NDArray[np.int64]:
-        """Give where the neighbours of a rank of some points stand, shape (n,)."""
-        return self.start[points] + rank
+        """Give where the neighbours of a rank of some points stand, shapes as those of `points` and `rank` together."""
+        stretch = 0 if len(self.last) == 1 else np.searchsorted(self.last, rank)
+        return self.base[stretch, points] + rank
 
     def distance(self, rank: NDArray | int) -> NDArray[np.float64]:
         """Give the distance of each point's neighbour of its `rank`, shape (n_points,)."""
-        return self.distances[self.start[:-1] + rank]
+        return self.distances[self.place(np.arange(self.n_points), rank)]
 
-    def flat(self, counts: NDArray) -> NDArray[np.int64]:
-        """Give the places of the first `counts` neighbours of each point, themselves not counted, one after another."""
-        first = np.cumsum(counts) - counts
-        return np.arange(int(counts.sum())) + np.repeat(self.start[:-1] + 1 - first, counts)
+    def gather(self, values: NDArray, first: int, counts: NDArray) -> NDArray:
+        """Give entries one list after another.
+
+        Parameters
+        ----------
+        values : ndarray, shape (n_entries,)
+            `distances` or `indices`.
+        first : int
+            The rank to begin with.
+        counts : ndarray of int64, shape (n_points,)
+            How many entries of each list.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+        """
+        found = np.empty(int(counts.sum()), values.dtype)
+        target = np.cumsum(counts) - counts
+        low = 0
+        for last, base in zip(self.last, self.base, strict=True):
+            begin = max(first, low)
+            number = np.minimum(first + counts, last + 1) - begin
+            rows = np.flatnonzero(number > 0)
+            _copy_stretches(found, target[rows] + begin - first, values, base[rows] + begin, number[rows])
+            low = last + 1
+        return found
 
     def first(
         self,
@@ -105,7 +136,7 @@ class NeighbourLists:
         low, high = (np.array(np.broadcast_to(bound, found.shape), np.float64) for bound in (low, high))
         if native.library() is not None:
             ends = np.array(points, np.int64), np.array(counts, np.int64), np.array(value, np.float64)
-            native.run("first_neighbour", self.indices, self.start, *ends, low, high, int(outside), found, len(found))
+            native.run("first_neighbour", self.arguments(), *ends, low, high, int(outside), found, len(found))
             return found
         active, rank = np.arange(len(found)), 1
         while len(active):
@@ -117,25 +148,10 @@ class NeighbourLists:
             rank += 1
         return found
 
-    def rectangle(self, width: int, fill: float = np.inf) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """Give the first `width` entries of every list, filled up with `fill` and -1.
-
-        Returns
-        -------
-        distances : ndarray of float64, shape (n_points, width)
-        indices : ndarray of int32, shape (n_points, width)
-        """
-        n = self.n_points
-        if len(self.distances) == n * width and (self.size == width - 1).all():
-            return self.distances.reshape(n, width), self.indices.reshape(n, width)
-        inside = np.arange(width) <= self.size[:, None]
-        place = np.where(inside, self.start[:-1, None] + np.arange(width), 0)
-        return np.where(inside, self.distances[place], fill), np.where(inside, self.indices[place], np.int32(-1))
-
     def arguments(self) -> native.Arguments:
         """Give the lists as compiled code takes them."""
-        last = np.array([len(self.distances)])
-        return native.Arguments(self.distances, self.indices, self.start, last, 1, self.size, self.n_points)
+        base = self.base
+        return native.Arguments(self.distances, self.indices, base, self.last, len(base), self.size, self.n_points)
 
 
 class GrowingLists:
@@ -150,15 +166,6 @@ class GrowingLists:
         Neighbours of each point to begin with, and at most.
     room : int
         Most entries of all lists; memory is taken as they are written.
-
-    Attributes
-    ----------
-    distances, indices, size
-        As those of `NeighbourLists`, entries in the order they were found.
-    last : ndarray of int64, shape (n_stretches,)
-        Neighbours of a list after each step of its growth.
-    base : ndarray of int64, shape (n_stretches, n_points)
-        Where rank 0 of a list would stand, if all of it stood before what it gained in each step.
     """
 
     def __init__(self, search: NeighbourSearch, n_points: int, first: int, limit: int, room: int) -> None:
@@ -174,10 +181,6 @@ class GrowingLists:
         self.base[0] = np.arange(n_points) * (first + 1)
         self.recall = search.write(np.arange(n_points), self.size, self.base[0], self.distances, self.indices)
 
-    def place(self, points: NDArray, rank: NDArray | int) -> NDArray[np.int64]:
-        """Give where the neighbours of a rank of some points stand, shape (n,)."""
-        return self.base[np.searchsorted(self.last, rank), points] + rank
-
     def grow(self, points: NDArray) -> bool:
         """Grow the lists of `points`, shape (n,), by one step, unless there is no room."""
         held = self.size[points]
@@ -187,34 +190,22 @@ class GrowingLists:
         used = self.used + int(gained.sum())
         if used > len(self.distances):
             return False
-        known = held, self.indices[self.place(points, held)].astype(np.int64)
+        lists = self.lists()
+        known = held, lists.indices[lists.place(points, held)].astype(np.int64)
         recall = self.search.write(points, gained, start, self.distances, self.indices, known)
         self.base[step, points] = start - held - 1
         self.size[points] = self.last[step]
         self.used, self.recall = used, min(self.recall, recall)
         return True
 
-    def closed(self) -> NeighbourLists:
-        """Give the lists one after another."""
-        start = np.concatenate([[0], np.cumsum(self.size + 1)])
-        distances, indices = self.distances[: self.used], self.indices[: self.used]
-        if (self.size > self.last[0]).any():
-            distances, indices = np.empty(start[-1]), np.empty(start[-1], np.int32)
-            for step, last in enumerate(self.last):
-                before = -1 if step == 0 else self.last[step - 1]
-                rows = np.flatnonzero(self.size >= last)
-                counts = np.full(len(rows), last - before)
-                for values, old in ((distances, self.distances), (indices, self.indices)):
-                    copy_stretches(values, start[rows] + before + 1, old, self.base[step, rows] + before + 1, counts)
-        return NeighbourLists(distances, indices, start, self.recall)
-
-    def arguments(self) -> native.Arguments:
-        """Give the lists as compiled code takes them."""
-        steps, n = self.base.shape
-        return native.Arguments(self.distances, self.indices, self.base, self.last, steps, self.size, n)
+    def lists(self) -> NeighbourLists:
+        """Give the lists as they are, without a copy: to be asked for again once they have grown."""
+        count = int(np.searchsorted(self.last, self.size.max())) + 1
+        values = self.distances[: self.used], self.indices[: self.used]
+        return NeighbourLists(*values, self.size, self.base[:count], self.last[:count], self.recall)
 
 
-def copy_stretches(values: NDArray, target: NDArray, old: NDArray, source: NDArray, counts: NDArray) -> None:
+def _copy_stretches(values: NDArray, target: NDArray, old: NDArray, source: NDArray, counts: NDArray) -> None:
     """Copy stretches of `counts` numbers from places `source` of `old` to places `target` of `values`."""
     if native.library() is not None:
         native.run("copy_stretches", values, target, old, source, counts, len(counts), values.itemsize)

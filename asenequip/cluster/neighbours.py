@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -181,26 +181,6 @@ class NeighbourSearch:
         self.points, self.period, self.method, self.device = points, period, method, device
         compiled = method == "auto" and device == "cpu" and _compiled(points, period)
         self._search = _CompiledSearch(points) if compiled else None
-
-    def lists(self, rows: NDArray, counts: NDArray) -> NeighbourLists:
-        """Find the neighbours of some points, as many for each as asked.
-
-        Parameters
-        ----------
-        rows : ndarray of int64, shape (n_rows,)
-            The points whose neighbours are wanted.
-        counts : ndarray of int64, shape (n_rows,)
-            How many neighbours each is to have, itself not counted.
-
-        Returns
-        -------
-        NeighbourLists
-            In the order of `rows`.
-        """
-        start = np.concatenate([[0], np.cumsum(counts + 1)])
-        found = NeighbourLists(np.empty(start[-1]), np.empty(start[-1], np.int32), start)
-        recall = self.write(rows, counts, start[:-1], found.distances, found.indices)
-        return replace(found, recall=recall)
 
     def write(
         self,

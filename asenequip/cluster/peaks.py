@@ -8,13 +8,10 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 from numpy.typing import NDArray
 
+from asenequip.cluster import native
 from asenequip.cluster.lists import NeighbourLists
 
 __all__ = ["Peaks", "dendrogram_linkage", "density_peaks", "first_labelled"]
-
-
-CHUNK = 100_000
-"""Points whose neighbours are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -94,22 +91,27 @@ def _centres(level: NDArray, lists: NeighbourLists, k_star: NDArray) -> tuple[ND
 
     Gives them, and for each that is highest only in its own the highest point it is a neighbour of.
     """
-    n = len(level)
-    best = lists.first(np.arange(n), k_star, level, -np.inf, level, outside=True) < 0
-    parents: dict[int, int] = {}
-    for first in range(0, n, CHUNK):
-        last = min(n, first + CHUNK)
-        entries = slice(lists.start[first], lists.start[last])
-        near = lists.indices[entries]
-        place = np.flatnonzero(best[near])
-        row = np.searchsorted(lists.start, place + lists.start[first], side="right") - 1
-        point = near[place]
-        inside = (place + lists.start[first] - lists.start[row] <= k_star[row]) & (level[row] > level[point])
-        for i, j in zip(row[inside].tolist(), point[inside].tolist(), strict=True):
-            if j not in parents or level[i] > level[parents[j]]:
-                parents[j] = i
+    best = lists.first(np.arange(len(level)), k_star, level, -np.inf, level, outside=True) < 0
+    parents = _parents(level, lists, k_star, best)
     best[list(parents)] = False
     return np.flatnonzero(best), parents
+
+
+def _parents(level: NDArray, lists: NeighbourLists, k_star: NDArray, best: NDArray) -> dict[int, int]:
+    """Find, for points marked by `best`, the highest point that has them in its neighbourhood, if it is higher."""
+    if native.library() is not None:
+        found = np.full(len(level), -1, np.int64)
+        marks, height = best.astype(np.uint8), np.array(level, np.float64)
+        native.run("parents", lists.arguments(), np.array(k_star, np.int64), height, marks, found)
+        return {int(j): int(found[j]) for j in np.flatnonzero(found >= 0)}
+    near = lists.gather(lists.indices, 1, k_star)
+    row = np.repeat(np.arange(len(level)), k_star)
+    hit = np.flatnonzero(best[near] & (level[row] > level[near]))
+    parents: dict[int, int] = {}
+    for i, j in zip(row[hit].tolist(), near[hit].tolist(), strict=True):
+        if j not in parents or level[i] > level[parents[j]]:
+            parents[j] = i
+    return parents
 
 
 def first_labelled(

@@ -93,7 +93,7 @@ struct Query {
     last = {square_of_last, index};
     const double radius = std::sqrt(square_of_last);
     const double low = std::max(0.0, radius - 2 * margin) / relative(), high = radius * relative() + 2 * margin;
-    inside = float(low * low / relative());
+    if (low > 0) inside = float(low * low / relative());
     outside = float(high * high * relative());
   }
 

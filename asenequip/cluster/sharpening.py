@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asenequip.cluster.gradients import MeanShifts
-from asenequip.cluster.graph import Graph
+from asenequip.cluster.graph import Graph, row_blocks
 from asenequip.cluster.lists import NeighbourLists
 
 __all__ = ["exponential_slope", "sharpening"]
@@ -77,6 +77,13 @@ def sharpening(shifts: MeanShifts, graph: Graph, lists: NeighbourLists, dimensio
     mean_square = (shifts.gradient**2).sum(axis=1) * (inner**2 / (dimension + 2)) ** 2
     noise = (shifts.spread - mean_square) / np.maximum(shifts.total - 1, 1)
     shift = (mean_square - noise) / outer**2
-    around = np.add.reduceat(shift[graph.target], graph.start[:-1])
+    around = np.empty_like(shift)
+
+    def add(first: int, last: int) -> None:
+        begin = graph.start[first]
+        near = shift[graph.target[begin : graph.start[last]]]
+        around[first:last] = np.add.reduceat(near, graph.start[first:last] - begin)
+
+    row_blocks(graph.start, 1, add)
     shift = np.sqrt(np.clip((around + shift) / k, 1e-12, STEEPEST**2))
     return exponential_slope(shift, dimension) / (shift * (dimension + 2)) * (inner / outer) ** 2

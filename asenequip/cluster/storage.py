@@ -83,7 +83,10 @@ def save_clusters(model: EnvironmentClusters, path: str | Path) -> Path:
         }
         if hood is not None:
             lists = hood.neighbours
-            held.update(distances=lists.distances, indices=lists.indices, start=lists.start, k_star=hood.k_star)
+            held["start"] = np.concatenate([[0], np.cumsum(lists.size + 1)])
+            held["distances"] = lists.gather(lists.distances, 0, lists.size + 1)
+            held["indices"] = lists.gather(lists.indices, 0, lists.size + 1)
+            held["k_star"] = hood.k_star
         arrays.update({f"{key}/{name}": value for name, value in held.items() if value is not None})
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
@@ -149,7 +152,7 @@ def _peaks(info: dict[str, Any], held: dict[str, NDArray], z: float) -> DensityP
     """Rebuild one fitted model from its arrays."""
     hood = None
     if info["hood"] is not None:
-        neighbours = NeighbourLists(held["distances"], held["indices"], held["start"])
+        neighbours = NeighbourLists.packed(held["distances"], held["indices"], held["start"])
         hood = Neighbourhoods(neighbours, held["k_star"], info["hood"]["dimension"], info["hood"]["saturated"])
     support = Support(held["points"], held["counts"], held["inverse"], held["first"])
     landscape = Landscape(

@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 
 from asenequip.cluster import BMTI, DensityPeaks, PAk, native
 from asenequip.cluster.density import adaptive_neighbourhoods
+from asenequip.cluster.lists import GrowingLists
 from asenequip.cluster.neighbours import NeighbourSearch, cross_neighbours, nearest_neighbours, spatial_order
 from tests.cluster.test_arrays import mixture
 
@@ -63,16 +64,34 @@ def test_neighbours_of_new_points_have_the_distances_scipy_finds(name):
     assert_allclose(cross_neighbours(queries, points, k)[0], expected, atol=ROUNDING * np.abs(points).max())
 
 
-def test_lists_of_different_length_are_cuts_of_one_search():
-    points = mixture(500, 5, 9)[0]
-    rows = np.array([7, 3, 400, 99])
-    counts = np.array([5, 40, 11, 90])
-    found = NeighbourSearch(points).lists(rows, counts)
-    full = nearest_neighbours(points, 90)
-    for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
-        part = slice(found.start[place], found.start[place + 1])
-        assert_array_equal(found.indices[part], full.indices[row, : count + 1])
-        assert_array_equal(found.distances[part], full.distances[row, : count + 1])
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", ["plane", "twelve", "lattice", "tight and far", "copies"])
+def test_lists_that_grow_are_cuts_of_one_search(name, compiled, without_compiler):
+    points = CLOUDS[name]
+    n, limit = len(points), 200
+    full = nearest_neighbours(points, limit)
+    if not compiled:
+        without_compiler()
+    growing = GrowingLists(NeighbourSearch(points), n, 20, limit, 10**6)
+    generator = np.random.default_rng(9)
+    for _ in range(5):
+        assert growing.grow(generator.choice(n, n // 2, replace=False))
+    found = growing.lists()
+    assert len(np.unique(found.size)) > 3
+    width = found.size + 1
+    distances, indices = (found.gather(values, 0, width) for values in (found.distances, found.indices))
+    inside = np.arange(limit + 1) < width[:, None]
+    assert_allclose(distances, full.distances[inside], atol=ROUNDING * np.abs(points).max())
+    if compiled:  # else neighbours at one distance may come in another order
+        assert_array_equal(indices, full.indices[inside])
+
+
+def test_lists_stop_to_grow_where_there_is_no_room():
+    points = CLOUDS["six"]
+    growing = GrowingLists(NeighbourSearch(points), len(points), 20, 200, 21 * len(points) + 30)
+    assert growing.grow(np.array([3]))
+    assert not growing.grow(np.arange(10))
+    assert growing.lists().size.sum() == 20 * len(points) + 11
 
 
 def test_spatial_order_is_a_permutation():
