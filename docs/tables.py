@@ -127,13 +127,18 @@ def _company(record: dict[str, Any]) -> str:
 
 def others(record: dict[str, Any]) -> str:
     """Other potentials at their published sizes."""
-    head = ("structure", "potential", "weights", "neighbours", "ms per atom")
-    rows = ((r["frame"], r["contender"], r["weights"], r["neighbours"], r["ms_per_atom"]) for r in record["rows"])
-    text = (
-        f"Energy and forces through ASE, each with its own cutoff (`benchmarks/bench_others.py`).{_company(record)}\n"
+    frames = dict.fromkeys(r["frame"] for r in record["rows"])
+    head = ("structure", "potential", "weights", "neighbours", "processor time (ms/atom)", "time (ms/atom)")
+    keys = ("frame", "contender", "weights", "neighbours", "cpu_ms_per_atom", "ms_per_atom")
+    return "\n".join(
+        [
+            f"## Other potentials: {', '.join(frames)}\n",
+            "Energy and forces through ASE, each potential with its own cutoff (`benchmarks/bench_others.py`)."
+            f"{_company(record)}\n",
+            table(head, ([r.get(key) for key in keys] for r in record["rows"])),
+            machine(record),
+        ]
     )
-    title = "## Other potentials: " + ", ".join(dict.fromkeys(r["frame"] for r in record["rows"])) + "\n"
-    return "\n".join([title, text, table(head, rows), machine(record)])
 
 
 def batches(record: dict[str, Any]) -> str:
