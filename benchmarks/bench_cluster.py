@@ -24,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy
@@ -68,11 +69,11 @@ class Clock:
         return round(sum(self.steps.values()), 3)
 
 
-def own(points: np.ndarray, max_neighbours: int | None = None) -> dict:
+def own(points: np.ndarray, max_neighbours: int | None = None, **options: Any) -> dict:
     clock = Clock()
     found = survey(points, max_neighbours=max_neighbours)
     clock("neighbours, dimension, k*")
-    found, iterations = bmti_landscape(found)
+    found, iterations = bmti_landscape(found, **options)
     clock("BMTI")
     hood = found.hood()
     peaks = density_peaks(found.log_density, found.error, hood.neighbours, hood.k_star)
@@ -132,6 +133,7 @@ def speed(sizes: list[int], dimensions: list[int], default_solver: bool) -> list
             contenders: dict[str, Callable[[], dict | None]] = {
                 "own, as many neighbours as needed": lambda: own(points),  # noqa: B023 (called in this round)
                 "own, 100 neighbours": lambda: own(points, 100),  # noqa: B023
+                "own, 100 neighbours, all edges as DADApy": lambda: own(points, 100, sharpen=False, max_edges=None),  # noqa: B023
                 "dadapy, 100 neighbours, conjugate gradients": lambda: peer(points, "sp_cg"),  # noqa: B023
             }
             if default_solver and n <= 5000:

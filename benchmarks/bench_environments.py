@@ -15,6 +15,7 @@ outside the halo, and homogeneity (1: no class holds two kinds) and completeness
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -146,7 +147,15 @@ def main() -> None:
     if "electrolyte" in options.sets:
         for kind, label in (("inherent", "Li6PS5Cl, inherent structures"), ("actual", "Li6PS5Cl, dynamics")):
             rows += compare(label, *electrolyte(kind, "::4"), latent, None, species="separately")
-    report = {"versions": {"asenequip": __version__, "numpy": np.__version__}, "rows": rows}
+    report = {
+        "versions": {"asenequip": __version__, "numpy": np.__version__},
+        "potentials": {
+            name: hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+            for name, path in (("silicon", options.silicon), ("electrolyte", options.electrolyte))
+            if path is not None
+        },
+        "rows": rows,
+    }
     target = HERE / "results" / "environments.json"
     target.write_text(json.dumps(report, indent=1) + "\n")
     print(target)

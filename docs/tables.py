@@ -258,20 +258,45 @@ def cluster_accuracy(record: dict[str, Any]) -> str:
 
 
 def cluster_speed(record: dict[str, Any]) -> str:
-    """Neighbours to density peaks beside DADApy."""
-    mine = [key for key in record["rows"][0] if key.startswith("own")]
-    peers = [key for key in record["rows"][0] if key.startswith("dadapy") and "/" not in key]
-    ratios = [key for key in record["rows"][0] if "/" in key]
-    rows = (
-        (r["points"], r["dimensions"], *(r[k] and r[k]["total"] for k in (*mine, *peers)), *(r.get(k) for k in ratios))
-        for r in record["rows"]
+    """Neighbours to density peaks beside DADApy: totals, ratios, steps."""
+    rows = record["rows"]
+    contenders = [key for key in rows[0] if isinstance(rows[0][key], dict)]
+    ratios = [key for key in rows[0] if " / " in key]
+    totals = ((r["points"], r["dimensions"], *(r[k] and r[k]["total"] for k in contenders)) for r in rows)
+    times = ((r["points"], r["dimensions"], *(r.get(k) for k in ratios)) for r in rows)
+    ks, steps = ("mean k*", "largest k*"), tuple(rows[0][contenders[0]]["steps"])
+    parts = (
+        (r["points"], r["dimensions"], name, *(r[name][key] for key in ks), *(r[name]["steps"][key] for key in steps))
+        for r in rows
+        for name in contenders
+        if r[name]
     )
-    head = ("points", "dimensions", *(f"{key} (s)" for key in (*mine, *peers)), *ratios)
     return "\n".join(
         [
             "## Density peaks beside DADApy\n",
-            "Neighbours, dimension, k*, BMTI and density peaks on one thread (`benchmarks/bench_cluster.py speed`).\n",
-            table(head, rows),
+            "Neighbours, dimension, k*, BMTI and density peaks on one thread: processor seconds, the better of two "
+            "runs (`benchmarks/bench_cluster.py speed`).\n",
+            table(("points", "dimensions", *contenders), totals),
+            "The same as ratios.\n",
+            table(("points", "dimensions", *ratios), times),
+            "Where the time goes (s).\n",
+            table(("points", "dimensions", "", *ks, *steps), parts),
+        ]
+    )
+
+
+def cluster_recall(record: dict[str, Any]) -> str:
+    """Approximate neighbours beside exact ones."""
+    rows = (
+        (r["points"], r["dimensions"], r["auto"]["seconds"], r["approximate"]["seconds"], r["approximate"]["recall"])
+        for r in record["rows"]
+    )
+    return "\n".join(
+        [
+            "## Approximate neighbours\n",
+            'Fifty neighbours by the exact search and by `method="approximate"`, with the share of the true neighbours '
+            "that is found (`benchmarks/bench_cluster.py recall`).\n",
+            table(("points", "dimensions", "exact (s)", "approximate (s)", "recall"), rows),
         ]
     )
 
@@ -364,6 +389,7 @@ SECTIONS = {
     "cluster_accuracy": cluster_accuracy,
     "cluster_figures": cluster_figures,
     "cluster_speed": cluster_speed,
+    "cluster_recall": cluster_recall,
     "environments": environments,
     "interphase": interphase,
 }
