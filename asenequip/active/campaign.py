@@ -24,6 +24,7 @@ from asenequip.active.training import train_potential
 from asenequip.calculator import AllegroCalculator
 from asenequip.interrupt import Interrupted
 from asenequip.train.config import ConfigError
+from asenequip.uncertainty import frame_deviation
 
 _VALID_EVERY = 5
 """Of the first frames each so-manieth is held out from training, until there are fresh ones."""
@@ -171,7 +172,7 @@ class _Driver:
             settings.count,
             calculator.descriptors,
             method=settings.method,
-            uncertainty=lambda atoms: calculator.uncertainty(atoms).max_force,
+            uncertainty=lambda atoms: frame_deviation(calculator.evaluator, atoms),
             known=[bare(atoms) for atoms in self._training_frames(present.number - 1)["train"]],
             seed=present.number,
         )

@@ -264,7 +264,8 @@ def select_frames(
         `asenequip.active.Novelty`, the distance to the nearest known environments; for "sparse" that of
         `asenequip.active.Sparsity`, which is above 0 outside of all their clusters.
     uncertainty : callable, optional
-        Of a frame, such as ``lambda atoms: calculator.uncertainty(atoms).max_force``.
+        Of a frame, such as ``lambda atoms: frame_deviation(calculator.evaluator, atoms)``, see
+        `asenequip.uncertainty.frame_deviation`.
     known : sequence of ase.Atoms
         Frames that are labelled already.
     seed : int

@@ -53,6 +53,7 @@ def select(
 
     from asenequip.active.cutouts import cut_out
     from asenequip.active.selection import select_frames
+    from asenequip.uncertainty import frame_deviation
 
     check_output(output)
     candidates = read_frames(frames, index)
@@ -63,7 +64,7 @@ def select(
         count,
         calculator.descriptors,
         method=method,
-        uncertainty=(lambda atoms: calculator.uncertainty(atoms).max_force) if unsure else None,
+        uncertainty=(lambda atoms: frame_deviation(calculator.evaluator, atoms)) if unsure else None,
         known=read_frames(known) if known is not None else [],
         seed=seed,
     )

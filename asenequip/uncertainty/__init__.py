@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asenequip.uncertainty.fit import add_uncertainty, fit_last_layer
     from asenequip.uncertainty.guard import Guard, GuardStop
     from asenequip.uncertainty.last_layer import LastLayer, Uncertainty
+    from asenequip.uncertainty.posterior import frame_deviation
 
 _HOMES = {
     "Ensemble": "ensemble",
@@ -30,6 +31,7 @@ _HOMES = {
     "calibration_error": "calibration",
     "conformal_quantile": "calibration",
     "fit_last_layer": "fit",
+    "frame_deviation": "posterior",
     "rank_correlation": "calibration",
     "reliability": "calibration",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "calibration_error",
     "conformal_quantile",
     "fit_last_layer",
+    "frame_deviation",
     "rank_correlation",
     "reliability",
 ]

@@ -45,12 +45,8 @@ class UncertaintyBias(Calculator):
         super().__init__()
         if not (isinstance(strength, (int, float)) and strength >= 0):
             raise parameter_error("strength", "UncertaintyBias", "a float >= 0", strength)
-        part = evaluator.potential.uncertainty
-        if part is None:
-            remedy = "Add one with asenequip.uncertainty.add_uncertainty."
-            raise parameter_error("evaluator", "UncertaintyBias", "of a potential with an uncertainty", "none", remedy)
         self.evaluator, self.strength = evaluator, float(strength)
-        self.rigidity = LastLayer.from_part(part, len(part[1]["root"]))
+        self.rigidity = LastLayer.of(evaluator.potential, "UncertaintyBias")
         self.parameters = {"sha256": evaluator.potential.sha256, "strength": self.strength}
         device = evaluator.device
         self._root = torch.from_numpy(self.rigidity.root).to(device)

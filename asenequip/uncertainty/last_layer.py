@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from asenequip.errors import parameter_error
 from asenequip.uncertainty.calibration import conformal_quantile, likelihood_scale
+
+if TYPE_CHECKING:
+    from asenequip.artifact import Potential
 
 RIDGES = np.logspace(-12, 0, 25)
 """Trial values of s^2, in units of the mean eigenvalue of C."""
@@ -184,6 +187,22 @@ class LastLayer:
         """JSON-able record and arrays; `from_part` is the inverse."""
         header = {"kind": "last_layer", "type_names": list(self.type_names), "energy_scale": self.energy_scale}
         return {**header, "record": self.record}, {name: getattr(self, name) for name in _ARRAYS}
+
+    @classmethod
+    def of(cls, potential: Potential, owner: str) -> LastLayer:
+        """What a potential carries; ``owner`` is who needs it.
+
+        Raises
+        ------
+        ValueError
+            If it carries none.
+        """
+        part = potential.uncertainty
+        if part is None:
+            wanted = "of a potential with an uncertainty"
+            remedy = "Train with 'uncertainty:' in the settings, or add one with asenequip.uncertainty.add_uncertainty."
+            raise parameter_error("evaluator", owner, wanted, "one without", remedy)
+        return cls.from_part(part, len(part[1]["root"]))
 
     @classmethod
     def from_part(cls, part: tuple[Mapping[str, Any], Mapping[str, np.ndarray]], width: int) -> LastLayer:

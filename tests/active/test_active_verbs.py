@@ -76,7 +76,7 @@ def test_select_takes_what_is_unlike_the_known(small_artifact, tmp_path):
     words = ["-m", small_artifact, "-n", 1, "--method", "diverse", "--known", tmp_path / "known.extxyz", "-o", out]
     run("select", tmp_path / "pool.extxyz", *words, "--device", "cpu")
     assert read(out).info["candidate"] == 1
-    assert "carries no uncertainty" in run(
+    assert "must be of a potential with an uncertainty" in run(
         "select", tmp_path / "pool.extxyz", "-m", small_artifact, "-o", tmp_path / "y.extxyz", code=2
     )
 

@@ -15,7 +15,15 @@ from asenequip import AllegroCalculator, load_artifact
 from asenequip.artifact import ArtifactError, save_artifact
 from asenequip.evaluate import Evaluator
 from asenequip.md import run_md
-from asenequip.uncertainty import Ensemble, Guard, GuardStop, LastLayer, add_uncertainty, calibration_error
+from asenequip.uncertainty import (
+    Ensemble,
+    Guard,
+    GuardStop,
+    LastLayer,
+    add_uncertainty,
+    calibration_error,
+    frame_deviation,
+)
 from asenequip.uncertainty.features import feature_factors, force_jacobian, force_rows
 from asenequip.uncertainty.guard import GuardWarning
 from asenequip.uncertainty.last_layer import Errors
@@ -107,6 +115,18 @@ def test_random_combinations_give_the_force_covariance():
     rows = force_rows(model, graph, 3000, np.random.default_rng(0))
     error = np.linalg.norm(rows.T @ rows / 3000 - exact.T @ exact) / np.linalg.norm(exact.T @ exact)
     assert error < 0.1  # a Monte Carlo mean of 3000: relative error about sqrt(2 / 3000), at 15 components
+
+
+def test_deviation_of_a_frame_is_that_of_the_posterior_of_its_forces(with_uncertainty, small_artifact):
+    calculator = AllegroCalculator(with_uncertainty, dtype="float64", device="cpu")
+    atoms = small_atoms(3)
+    exact = force_jacobian(calculator.evaluator.model, calculator.evaluator.graph(atoms)) @ calculator.rigidity.root
+    wanted = calculator.rigidity.energy_scale * np.sqrt((exact**2).sum() / 15)
+    assert frame_deviation(calculator.evaluator, atoms, directions=3000) == pytest.approx(
+        wanted, rel=0.06
+    )  # 1 / sqrt(6000), 4 x
+    with pytest.raises(ValueError, match="must be of a potential with an uncertainty"):
+        frame_deviation(AllegroCalculator(small_artifact, device="cpu").evaluator, atoms)
 
 
 def _potential(model):
