@@ -123,7 +123,7 @@ def table(record: dict[str, Any]) -> str:
         "<!-- written by benchmarks/bench_precision.py from benchmarks/results/precision.json -->",
         "",
         "| potential | precision | energy, largest (meV/atom) | force, rms (meV/Å) | force, largest (meV/Å) "
-        "| stress, largest (GPa) | time (µs/atom) |",
+        f"| stress, largest (GPa) | {'processor time' if record['device'] == 'cpu' else 'time'} (µs/atom) |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, rows in record["errors"].items():
