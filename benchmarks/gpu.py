@@ -130,11 +130,10 @@ def subprocess_result(command: list[str], seconds: float, **environment: str) ->
     return {"ran": True, "passed": done.returncode == 0, "tail": done.stdout[-2000:].splitlines()}
 
 
-def gpu_tests(seconds: float) -> dict[str, object]:
-    """The tests marked gpu, in a process of their own; one that finds no GPU fails."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu and not slow", "tests/kernels"]
-    wider = ["tests/test_resident.py", "tests/test_compiledgraph.py"]
-    return subprocess_result([*command, *wider], seconds, ASENEQUIP_REQUIRE_GPU="1")
+def gpu_tests(seconds: float, *where: str) -> dict[str, object]:
+    """Tests marked gpu, in a process of their own; one that finds no GPU fails."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu and not slow", *where]
+    return subprocess_result(command, seconds, ASENEQUIP_REQUIRE_GPU="1")
 
 
 def sanitize(tool_name: str, seconds: float) -> dict[str, object]:
@@ -155,6 +154,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--edges", type=int, nargs="+")
     made.add_argument("--minutes", type=float, default=9.0)
     made.add_argument("--stages", nargs="+", default=list(SECONDS), choices=list(SECONDS))
+    made.add_argument("--models", type=Path, help="folder with the models of the peer stage, see bench_gpu_peer.py")
     made.add_argument("--check-only", action="store_true", help="the checks of the kernels, nothing written")
     made.add_argument("--output", type=Path, default=Path(os.environ.get("OUT", RESULTS)) / "gpu.json")
     return made
@@ -188,6 +188,7 @@ class Run:
     l_maxima: list[int]
     channels: list[int]
     edges: list[int]
+    models: Path | None = None
 
     @functools.cached_property
     def bandwidth(self) -> float:
@@ -231,10 +232,16 @@ class Run:
 
     def peer(self, seconds: float) -> bool:
         small = ["--atoms", "32", "--seconds", "0.1"] if self.small else []
-        return self.program("peer", ["bench_gpu_peer.py", *small], seconds)
+        models = ["--models", str(self.models)] if self.models else []
+        return self.program("peer", ["bench_gpu_peer.py", *small, *models], seconds)
 
     def tests(self, seconds: float) -> bool:
-        return self.keep("tests", gpu_tests(seconds)) if self.machine.device == "cuda" else True
+        if self.machine.device == "cpu":
+            return True
+        # the kernels need torch and CuPy alone: their tests run without those of the rest
+        kernels = gpu_tests(seconds / 2, "--confcutdir", "tests/kernels", "tests/kernels")
+        steps = gpu_tests(seconds / 2, "tests/test_resident.py", "tests/test_compiledgraph.py")
+        return self.keep("tests", kernels) and self.keep("tests_of_steps", steps)
 
     def sanitizer(self, seconds: float) -> bool:
         tools = ("memcheck", "racecheck") if self.machine.device == "cuda" else ()
@@ -258,9 +265,9 @@ SECONDS = {
     "checks": 60.0,
     "track": 40.0,
     "device": 150.0,
-    "tests": 90.0,
+    "tests": 120.0,
     "precision": 60.0,
-    "peer": 150.0,
+    "peer": 240.0,
     "primitives": 40.0,
     "sanitizer": 90.0,
     "large": 90.0,
@@ -282,7 +289,7 @@ def main() -> int:
         return check_only(machine, l_maxima, channels, small)
     report = Report(chosen.output, chosen.minutes)
     report.add("versions", versions(chosen.device))
-    run, sound = Run(report, machine, small, l_maxima, channels, edges), True
+    run, sound = Run(report, machine, small, l_maxima, channels, edges, chosen.models), True
     for name in SECONDS:
         if name not in chosen.stages:
             continue

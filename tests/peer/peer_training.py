@@ -105,9 +105,11 @@ def package(checkpoint: Path) -> Path:
 
 
 def compile_model(source: Path, device: str = "cpu", modifiers: Sequence[str] = ()) -> Path:
-    """``nequip-compile --mode aotinductor --target ase`` of a checkpoint or package, with modifiers of the model."""
+    """``nequip-compile --mode aotinductor --target ase`` with modifiers of the model; made once for each device."""
     name = "-".join(["compiled", *([device] if device != "cpu" else []), *modifiers])
     out = source.with_name(f"{name}.nequip.pt2")
+    if out.is_file():
+        return out
     options = ["--mode", "aotinductor", "--device", device, "--target", "ase"]
     options += ["--modifiers", *modifiers] if modifiers else []
     _run(["nequip-compile", str(source), str(out), *options], source.parent)
