@@ -127,7 +127,7 @@ def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileRepo
         plan = Plan(potential.spec, vector_lanes(dtype))
         for tolerance in TABLE_TOLERANCES[1 if dtype == "float64" else 0 :]:
             table = tabulate(model, plan, tolerance)
-            constants, _ = fold(model, plan, dtype, tolerance, table)
+            constants = fold(model, plan, dtype, tolerance, table)
             engine = FusedEngine(potential.spec, dtype, constants)
             report = _check(potential, engine, dtype, tolerance, table)
             if report.table_force_error <= FORCE_TOLERANCE:
@@ -150,7 +150,7 @@ def _check(
     rounded = potential.cast("float32" if dtype == "bfloat16" else dtype, "cpu")
     plan = Plan(spec, vector_lanes("float64"))
     shared = table if plan.columns() == Plan(spec, vector_lanes(dtype)).columns() else None
-    double = FusedEngine(spec, "float64", fold(exact, plan, "float64", tolerance, shared)[0])
+    double = FusedEngine(spec, "float64", fold(exact, plan, "float64", tolerance, shared))
     found: dict[str, list[float]] = {"force": [], "energy": [], "table": [], "eager": [], "difference": []}
     largest = 0.0
     for atoms in check_frames(potential):
@@ -171,8 +171,8 @@ def _check(
         table_force_error=worst["table"],
         eager_force_error=worst["eager"],
         difference_error=worst["difference"],
-        intervals=int(engine.intervals),
-        table_slope_error=float(table.slope_error),
+        intervals=engine.intervals,
+        table_slope_error=table.slope_error,
         largest_force=largest,
     )
 

@@ -81,7 +81,7 @@ def make_atoms(seed: int = 0) -> Atoms:
 
 def make_engine(model: Allegro, dtype: str = "float64") -> FusedEngine:
     plan = Plan(model.spec, vector_lanes(dtype))
-    return FusedEngine(model.spec, dtype, fold(model, plan, dtype, 1e-9)[0])
+    return FusedEngine(model.spec, dtype, fold(model, plan, dtype, 1e-9))
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -238,9 +238,9 @@ def test_the_check_refuses_a_wrong_engine(change, tmp_path, monkeypatch) -> None
     monkeypatch.setattr("asenequip.compiling.cache_directory", lambda: tmp_path)
 
     def wrong(*arguments, **options):  # type: ignore[no-untyped-def]
-        constants, errors = fold(*arguments, **options)
+        constants = fold(*arguments, **options)
         constants["weights"][3] += change
-        return constants, errors
+        return constants
 
     monkeypatch.setattr("asenequip.compiling.fold", wrong)
     potential = Evaluator(save_artifact(tmp_path / "m.asnq", make_model(l_max=1)), compiled=False).potential

@@ -34,12 +34,11 @@ class RadialTable:
     ----------
     coefficients : (T*T, intervals, DEGREE+1, row)
         Powers of the local coordinate, -1 to 1 over an interval.
-    value_error, slope_error : float
-        Largest error at the points farthest from the nodes, relative to the largest value and slope.
+    slope_error : float
+        Largest error of a slope at the points farthest from the nodes, relative to the largest slope.
     """
 
     coefficients: np.ndarray
-    value_error: float
     slope_error: float
 
     @property
@@ -161,21 +160,20 @@ def _fit(model: Allegro, columns: Tensor, intervals: int) -> RadialTable:
     probes = np.linspace(-1, 1, 5)
     solve = np.linalg.inv(np.vander(nodes, increasing=True))
     left = np.arange(intervals)[:, None]
-    tables, worst = [], np.zeros(4)
+    powers = np.vander(probes, DEGREE + 1, increasing=True)
+    derivative = np.zeros_like(powers)
+    derivative[:, 1:] = powers[:, :-1] * np.arange(1, DEGREE + 1)
+    tables, worst, largest = [], 0.0, float(np.finfo(float).tiny)
     for center in range(num_types):
         for neighbor in range(num_types):
             scalars = _scalars(model, center, neighbor)
             coefficients = solve @ _values(scalars, columns, (left + (nodes + 1) / 2) / intervals)
             tables.append(coefficients)
-            exact, slope = _slopes(scalars, columns, (left + (probes + 1) / 2) / intervals)
-            powers = np.vander(probes, DEGREE + 1, increasing=True)
-            derivative = np.zeros_like(powers)
-            derivative[:, 1:] = powers[:, :-1] * np.arange(1, DEGREE + 1)
-            found, found_slope = powers @ coefficients, derivative @ coefficients * 2 * intervals
-            new = [np.abs(found - exact), np.abs(exact), np.abs(found_slope - slope), np.abs(slope)]
-            worst = np.maximum(worst, [float(a.max(initial=0.0)) for a in new])
-    tiny = np.finfo(float).tiny
-    return RadialTable(np.stack(tables), worst[0] / max(worst[1], tiny), worst[2] / max(worst[3], tiny))
+            slope = _slopes(scalars, columns, (left + (probes + 1) / 2) / intervals)
+            found = derivative @ coefficients * 2 * intervals
+            worst = float(np.maximum(worst, np.abs(found - slope).max()))
+            largest = float(np.maximum(largest, np.abs(slope).max()))
+    return RadialTable(np.stack(tables), worst / largest)
 
 
 def _scalars(model: Allegro, center: int, neighbor: int) -> Callable[[Tensor], Tensor]:
@@ -194,13 +192,12 @@ def _values(scalars: Callable[[Tensor], Tensor], columns: Tensor, x: np.ndarray)
         return (scalars(torch.from_numpy(x.ravel())) @ columns).numpy().reshape(*x.shape, -1)
 
 
-def _slopes(scalars: Callable[[Tensor], Tensor], columns: Tensor, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Radial functions and their slopes with respect to x, each (*x.shape, row) float64."""
+def _slopes(scalars: Callable[[Tensor], Tensor], columns: Tensor, x: np.ndarray) -> np.ndarray:
+    """Slopes of the radial functions with respect to x, (*x.shape, row) float64."""
     flat = torch.from_numpy(x.ravel())
     with torch.no_grad():
-        dual = torch.func.jvp(scalars, (flat,), (torch.ones_like(flat),))
-    value, slope = ((t @ columns).numpy().reshape(*x.shape, -1) for t in dual[:2])
-    return value, slope
+        slope = torch.func.jvp(scalars, (flat,), (torch.ones_like(flat),))[1]
+    return (slope @ columns).numpy().reshape(*x.shape, -1)
 
 
 def nonzero_records(chains: dict[str, LayerPaths], dtype: str) -> np.ndarray:
@@ -219,8 +216,8 @@ def nonzero_records(chains: dict[str, LayerPaths], dtype: str) -> np.ndarray:
 
 def fold(
     model: Allegro, plan: Plan, dtype: str, tolerance: float, table: RadialTable | None = None
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """All arrays of the fused evaluation, and the measured errors of its radial tables.
+) -> dict[str, np.ndarray]:
+    """All arrays of the fused evaluation.
 
     Parameters
     ----------
@@ -235,16 +232,14 @@ def fold(
 
     Returns
     -------
-    constants : dict of str to ndarray
-    errors : dict of str to float
-        "value" and "slope", relative to the largest value and slope.
+    dict of str to ndarray
     """
     table = tabulate(model, plan, tolerance) if table is None else table
     norm = model.inverse_norm.numpy()
     weights = fold_weights(model, plan)
     if dtype == "bfloat16":
         weights, dtype = with_bfloat16(weights, plan), "float32"
-    constants = {
+    return {
         "weights": weights.astype(dtype),
         "nonzeros": nonzero_records(plan.chains(), dtype),
         "counts": np.array([len(layer.nonzeros.i) for layer in plan.chains().values()], dtype=np.int64),
@@ -255,7 +250,6 @@ def fold(
         "shift": model.shifts.detach().numpy().copy(),
         **pair_constants(model),
     }
-    return constants, {"value": table.value_error, "slope": table.slope_error}
 
 
 def pair_constants(model: Allegro) -> dict[str, np.ndarray]:

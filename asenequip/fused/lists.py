@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asenequip.fused.engine import address
 from asenequip.neighbors import EdgeList
 
 _INPUTS = ("starts", "positions", "cells", "periodic")
@@ -84,7 +85,7 @@ def list_small(
         "shifts": np.empty((capacity, 3), np.int32),
         "touching": np.empty((f, 2), np.int32),
     }
-    pointers = {name: array.__array_interface__["data"][0] for name, array in arrays.items()}
+    pointers = {name: address(array) for name, array in arrays.items()}
     count = library.list(ctypes.byref(_Structures(count=f, capacity=capacity, cutoff=cutoff, **pointers)))
     ptr = arrays["ptr"][: structures.starts[count] + 1]
     edges = EdgeList(ptr, arrays["neighbors"][: ptr[-1]], arrays["shifts"][: ptr[-1]])
