@@ -4,8 +4,8 @@
 crystals of its metals and their alloys, and untrained ones of l_max 1, 2, 3 on copper. Each precision is compared with
 the exact network in float64 on the same structures: energies per atom, force components, and stress. Times are of 256
 copper atoms through the evaluator, in turns; on a CPU processor time of one thread. Writes ``results/precision.json``
-and from it the table of the documentation, ``docs/precision_table.inc``; ``--table-only`` writes the table anew from
-the record.
+and from it the table of the documentation, ``docs/precision_table.inc`` (for a GPU ``results/precision_cuda.json``
+alone); ``--table-only`` writes the table anew from the record.
 """
 
 from __future__ import annotations
@@ -142,9 +142,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--l-max", type=int, nargs="+", default=[1, 2, 3], help="of the untrained potentials")
     parser.add_argument("--seconds", type=float, default=10.0, help="of timing for each potential")
-    parser.add_argument("--output", type=Path, default=RECORD)
+    parser.add_argument("--output", type=Path, help="results/precision.json, or precision_cuda.json")
     parser.add_argument("--table-only", action="store_true")
     options = parser.parse_args()
+    if options.output is None:
+        options.output = RECORD if options.device == "cpu" else RECORD.with_name(f"precision_{options.device}.json")
     if not options.table_only:
         from bench_peer import hardware, threads
 

@@ -169,7 +169,8 @@ def dynamics(record: dict[str, Any]) -> str:
     parts = ["## Dynamics\n"]
     if "steps" in record:
         parts += [
-            f"256 copper atoms (`benchmarks/bench_dynamics.py`).{_company(record)}\n",
+            "Processor time of steps of 256 copper atoms, ms, and the part of it that the model does not take "
+            f"(`benchmarks/bench_dynamics.py`).{_company(record)}\n",
             table(head, ([r[key] for key in keys] for r in record["steps"])),
         ]
     if "first_forces_seconds" in record:
@@ -220,7 +221,7 @@ def precision(record: dict[str, Any]) -> str:
     )
     return "\n".join(
         [
-            "## Precision\n",
+            "## Precision\n" if record["device"] == "cpu" else "## Precision on a GPU\n",
             "Against the same network in float64 without compilation (`benchmarks/bench_precision.py`).\n",
             table(head, rows),
             machine(record),
@@ -384,6 +385,7 @@ SECTIONS = {
     "others_electrolyte": others,
     "dynamics": dynamics,
     "precision": precision,
+    "precision_cuda": precision,
     "growth": growth,
     "active_cost": active_cost,
     "cluster_accuracy": cluster_accuracy,
