@@ -267,6 +267,7 @@ def nearest_shells(atoms: Atoms) -> np.ndarray:
 
 
 def recall(n: int) -> list[dict]:
+    nearest_neighbours(mixture(2000, 6)[0], 50, method="approximate")  # PyNNDescent compiles itself at first use
     rows = []
     for d in (6, 20, 50):
         points, _ = mixture(n, d)

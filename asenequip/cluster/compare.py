@@ -194,13 +194,13 @@ def differentiable_imbalance(
     points = as_points(X, "differentiable_imbalance", minimum=3)
     goal = as_points(target, "differentiable_imbalance", minimum=3)
     factor = np.ones(points.shape[1]) if weights is None else np.asarray(weights, np.float64)
-    return _imbalance_and_slope(points, _ranks(goal), factor, scale)[:2]
+    return _imbalance_and_slope(points, _ranks(goal), factor, scale)
 
 
 def _imbalance_and_slope(
     points: NDArray, ranks: NDArray, factor: NDArray, scale: float | None
-) -> tuple[float, NDArray, float]:
-    """Imbalance, its gradient and lambda."""
+) -> tuple[float, NDArray]:
+    """Imbalance and its gradient."""
     n = len(points)
     scaled = points * factor
     distances = np.sqrt(_squares(scaled, scaled, None))
@@ -217,7 +217,7 @@ def _imbalance_and_slope(
     gradient = np.array(
         [factor[f] * (pull * _squares(points[:, [f]], points[:, [f]], None)).sum() for f in range(len(factor))]
     )
-    return float(value), gradient, width
+    return float(value), gradient
 
 
 def select_features(
@@ -260,7 +260,7 @@ def select_features(
     first, second = np.zeros_like(factor), np.zeros_like(factor)
     best, history = (np.inf, factor), []
     for step in range(1, steps + 1):
-        value, gradient, _ = _imbalance_and_slope(points, ranks, factor, None)
+        value, gradient = _imbalance_and_slope(points, ranks, factor, None)
         history.append(value)
         total = value + penalty * np.abs(factor).sum() / np.abs(factor).max()
         if total < best[0]:

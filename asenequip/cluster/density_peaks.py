@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClusterMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from asenequip.cluster._checks import as_points, check
-from asenequip.cluster.estimators import BMTI, _Density, _nearest
+from asenequip.cluster.estimators import BMTI, KStarNN, _nearest
 from asenequip.cluster.landscape import new_points, predict_log_density
 from asenequip.cluster.peaks import Peaks, dendrogram_linkage, density_peaks, first_labelled
 
@@ -56,7 +56,7 @@ class DensityPeaks(ClusterMixin, BaseEstimator):
         check(self.z >= 0, "z", "DensityPeaks", "a float of at least 0", self.z, "The usual value is 1.65.")
         density = BMTI() if self.density is None else self.density
         check(
-            isinstance(density, _Density),
+            isinstance(density, KStarNN),
             "density",
             "DensityPeaks",
             "one of BMTI(), PAk(), KStarNN(), KNN()",
@@ -65,7 +65,7 @@ class DensityPeaks(ClusterMixin, BaseEstimator):
         )
         return self._adopt(clone(density).fit(X))
 
-    def _adopt(self, density: _Density) -> DensityPeaks:
+    def _adopt(self, density: KStarNN) -> DensityPeaks:
         self.density_ = density
         self.n_features_in_ = density.n_features_in_
         landscape = density.landscape_

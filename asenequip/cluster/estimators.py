@@ -28,8 +28,38 @@ ENGINES = ("own", "dadapy")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class _Density(DensityMixin, BaseEstimator):
-    """What the density estimators share: the fit of neighbourhoods, new points, engines."""
+class KStarNN(DensityMixin, BaseEstimator):
+    """Log density from the k* nearest neighbours: as many as see one density (Rodriguez et al. 2018).
+
+    Parameters
+    ----------
+    dimension : float, optional
+        Intrinsic dimension; that of 2NN unless given.
+    max_neighbours : int, optional
+        A fixed number of neighbours. Unless given it grows until no k* is held back by it.
+    significance : float
+        Significance of the test for one density.
+    period : float, array_like or None
+        Period of each coordinate, 0 where there is none.
+    resolution : float, optional
+        Points closer than this are one point that counts several times; that of the floating-point numbers unless
+        given.
+    method : {"auto", "tree", "brute", "approximate"}
+        How neighbours are searched, see `nearest_neighbours`.
+    device : str
+        Where brute force runs, "cpu" or a torch device.
+    engine : {"own", "dadapy"}
+        "dadapy" lets that package do the computation.
+
+    Attributes
+    ----------
+    log_density_, log_density_error_ : ndarray of float64, shape (n_points,)
+        In inverse volumes of `dimension_` dimensions.
+    k_star_ : ndarray of int64, shape (n_points,)
+    dimension_ : float
+    landscape_ : Landscape
+        Distinct points, neighbourhoods, densities.
+    """
 
     dimension: float | None = None
     max_neighbours: int | None = None
@@ -87,7 +117,7 @@ class _Density(DensityMixin, BaseEstimator):
     def _estimate(self, landscape: Landscape) -> Landscape:
         return knn_landscape(landscape)
 
-    def fit(self, X: ArrayLike, y: Any = None) -> _Density:
+    def fit(self, X: ArrayLike, y: Any = None) -> KStarNN:
         """Estimate the log density at the points `X`, shape (n_points, n_features)."""
         found = self._survey(X)
         if self.engine == "dadapy" and found.neighbourhoods is not None:
@@ -98,7 +128,7 @@ class _Density(DensityMixin, BaseEstimator):
             landscape = self._estimate(found)
         return self._adopt(landscape)
 
-    def _adopt(self, landscape: Landscape) -> _Density:
+    def _adopt(self, landscape: Landscape) -> KStarNN:
         inverse = landscape.support.inverse
         self.landscape_ = landscape
         self.log_density_ = landscape.log_density[inverse]
@@ -139,41 +169,6 @@ class _Density(DensityMixin, BaseEstimator):
 def _nearest(points: NDArray, landscape: Landscape) -> tuple[NDArray, NDArray]:
     distances, indices = cross_neighbours(points, landscape.support.points, 1, period=landscape.period)
     return np.where(distances[:, 0] <= landscape.resolution, 0.0, distances[:, 0]), indices[:, 0]
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class KStarNN(_Density):
-    """Log density from the k* nearest neighbours: as many as see one density (Rodriguez et al. 2018).
-
-    Parameters
-    ----------
-    dimension : float, optional
-        Intrinsic dimension; that of 2NN unless given.
-    max_neighbours : int, optional
-        A fixed number of neighbours. Unless given it grows until no k* is held back by it.
-    significance : float
-        Significance of the test for one density.
-    period : float, array_like or None
-        Period of each coordinate, 0 where there is none.
-    resolution : float, optional
-        Points closer than this are one point that counts several times; that of the floating-point numbers unless
-        given.
-    method : {"auto", "tree", "brute", "approximate"}
-        How neighbours are searched, see `nearest_neighbours`.
-    device : str
-        Where brute force runs, "cpu" or a torch device.
-    engine : {"own", "dadapy"}
-        "dadapy" lets that package do the computation.
-
-    Attributes
-    ----------
-    log_density_, log_density_error_ : ndarray of float64, shape (n_points,)
-        In inverse volumes of `dimension_` dimensions.
-    k_star_ : ndarray of int64, shape (n_points,)
-    dimension_ : float
-    landscape_ : Landscape
-        Distinct points, neighbourhoods, densities.
-    """
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

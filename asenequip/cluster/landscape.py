@@ -10,16 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asenequip.cluster.bmti import assemble, edge_weights, preconditioner, solve
-from asenequip.cluster.density import (
-    Neighbourhoods,
-    adaptive_neighbourhoods,
-    k_star,
-    knn_log_density,
-    pak_log_density,
-)
+from asenequip.cluster.density import knn_log_density, pak_log_density
 from asenequip.cluster.edges import edge_differences
 from asenequip.cluster.gradients import mean_shifts
 from asenequip.cluster.graph import neighbour_graph, thin_graph
+from asenequip.cluster.neighbourhoods import Neighbourhoods, adaptive_neighbourhoods, k_star
 from asenequip.cluster.neighbours import Method, Neighbours, NeighbourSearch, minimum_image, spatial_order
 from asenequip.cluster.sharpening import sharpening
 from asenequip.cluster.support import Support, distinct_points

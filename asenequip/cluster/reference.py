@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from asenequip.cluster.density import Neighbourhoods
 from asenequip.cluster.estimators import BMTI, KNN, KStarNN, PAk
 from asenequip.cluster.landscape import Landscape
 from asenequip.cluster.lists import NeighbourLists
+from asenequip.cluster.neighbourhoods import Neighbourhoods
 from asenequip.cluster.neighbours import nearest_neighbours
 from asenequip.cluster.support import Support
 

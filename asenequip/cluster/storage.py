@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import asenequip
-from asenequip.cluster.density import Neighbourhoods
 from asenequip.cluster.density_peaks import DensityPeaks
 from asenequip.cluster.descriptors import descriptor_config, descriptor_from_config
 from asenequip.cluster.estimator import EnvironmentClusters
 from asenequip.cluster.estimators import BMTI, KNN, KStarNN, PAk
 from asenequip.cluster.landscape import Landscape
 from asenequip.cluster.lists import NeighbourLists
+from asenequip.cluster.neighbourhoods import Neighbourhoods
 from asenequip.cluster.support import Support
 
 __all__ = ["load_clusters", "save_clusters"]

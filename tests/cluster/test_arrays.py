@@ -16,12 +16,13 @@ from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score
 
 from asenequip.cluster import BMTI, KNN, DensityPeaks, Gride, KStarNN, PAk, TwoNN
-from asenequip.cluster.density import k_star, log_unit_ball, pak_log_density
+from asenequip.cluster.density import log_unit_ball, pak_log_density
 from asenequip.cluster.edges import edge_differences
 from asenequip.cluster.gradients import mean_shifts
 from asenequip.cluster.graph import common_neighbours, neighbour_graph, thin_graph
 from asenequip.cluster.landscape import survey
 from asenequip.cluster.multigrid import conjugate_gradients, multigrid
+from asenequip.cluster.neighbourhoods import k_star
 from asenequip.cluster.neighbours import nearest_neighbours
 from asenequip.cluster.support import distinct_points
 from tests.realdata import real_data

@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial import cKDTree
 
 from asenequip.cluster import BMTI, DensityPeaks, PAk, native
-from asenequip.cluster.density import adaptive_neighbourhoods
 from asenequip.cluster.lists import GrowingLists
+from asenequip.cluster.neighbourhoods import adaptive_neighbourhoods
 from asenequip.cluster.neighbours import NeighbourSearch, cross_neighbours, nearest_neighbours, spatial_order
 from tests.cluster.test_arrays import mixture
 
