@@ -3,7 +3,6 @@
     python benchmarks/bench_active.py curve                  # Cu-Au-Ni by EMT: error against labels, three strategies
     python benchmarks/bench_active.py molecules              # the same for molecules by GFN1-xTB
     python benchmarks/bench_active.py pool --data FOLDER     # error against labels on published DFT frames
-    python benchmarks/bench_active.py ranking --data FOLDER  # what ranks these by error, with the pool's potentials
 
 FOLDER holds the published sets lpscl, lips20 and mlearn_Li as extended XYZ. Results go to benchmarks/results/active_*.
 """
@@ -30,10 +29,9 @@ from learning import RESULTS, emt, force_rmse, frozen, keep, published, small
 
 from asenequip import AllegroCalculator
 from asenequip.active import select_frames
-from asenequip.active.selection import describe_frames
 from asenequip.integrators import draw_velocities
 from asenequip.train import fit
-from asenequip.uncertainty import frame_deviation, rank_correlation
+from asenequip.uncertainty import frame_deviation
 
 # -- Cu-Au-Ni by EMT --------------------------------------------------------------------------------------------------
 
@@ -334,47 +332,10 @@ def pools(options: argparse.Namespace) -> None:
     draw(earlier("pool", options), [*tests, ALL], "pool")
 
 
-def ranking(options: argparse.Namespace) -> None:
-    """How the frames of the pool that random has not taken are ranked, with its second potential of each seed.
-
-    Rank correlations of a frame's force rmse with what a choice might go by; of all frames, and of those with Li-P-S
-    compounds or Li6PS5Cl alone, where lithium metal does not help.
-    """
-    pool, _ = published_frames(options.data)
-    rows = []
-    for run in earlier("pool", options):
-        if run["strategy"] != "random":
-            continue
-        calculator, size = AllegroCalculator(options.frames / run["models"][1], device="cpu"), options.sizes[1]
-        points = describe_frames(pool, calculator.descriptors)
-        known = points[run["taken"][:size]]
-        rest = [k for k in range(0, len(pool), 3) if k not in run["taken"][:size]]
-        measures: dict[str, list[float]] = {}
-        for k in rest:
-            forces = calculator.get_property("forces", pool[k])
-            values = {
-                "error": np.sqrt(np.mean((pool[k].calc.results["forces"] - forces) ** 2)),
-                "deviation of the frame's forces": frame_deviation(calculator.evaluator, pool[k]),
-                "largest deviation of an atom": calculator.uncertainty(pool[k]).max_force,
-                "distance to the known frames": np.linalg.norm(known - points[k], axis=1).min(),
-                "rms of the forces": np.sqrt(np.mean(forces**2)),
-            }
-            for name, value in values.items():
-                measures.setdefault(name, []).append(float(value))
-        hard = np.array([set(pool[k].symbols) != {"Li"} for k in rest])
-        table = {name: np.array(column) for name, column in measures.items()}
-        error = table.pop("error")
-        for kind, mine in (("all", hard | True), ("without lithium metal", hard)):
-            found = {name: round(rank_correlation(error[mine], v[mine]), 3) for name, v in table.items()}
-            rows.append({"seed": run["seed"], "frames": kind, "count": int(mine.sum()), **found})
-            print(rows[-1], flush=True)
-    keep("ranking", {"labels": options.sizes[1], "rank correlation with a frame's force rmse": rows})
-
-
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("curve", "molecules", "pool", "ranking"))
+    parser.add_argument("what", choices=("curve", "molecules", "pool"))
     parser.add_argument("--data", type=Path, help="folder of the published sets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="those of earlier calls are kept")
     parser.add_argument("--frames", type=Path, help="folder that keeps frames and potentials between calls")
@@ -386,7 +347,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.frames = options.frames or Path(tempfile.mkdtemp())
-    {"curve": curves, "molecules": molecules, "pool": pools, "ranking": ranking}[options.what](options)
+    {"curve": curves, "molecules": molecules, "pool": pools}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Last-layer uncertainty, measured.
 
     python benchmarks/bench_uncertainty.py rigidity --data FOLDER  # of a Li6PS5Cl potential, there and on Li metal
+    python benchmarks/bench_uncertainty.py phases --data FOLDER --frames KEPT  # of potentials of twenty phases
     python benchmarks/bench_uncertainty.py cost                    # a force call with and without uncertainty
 
-FOLDER holds the published sets lpscl and mlearn_Li as extended XYZ. Results go to benchmarks/results/active_*.
+FOLDER holds the published sets lpscl, lips20 and mlearn_Li as extended XYZ, KEPT the potentials that "bench_active.py
+pool" has kept. Results go to benchmarks/results/active_*.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +22,16 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read
+from bench_active import published_frames
 from learning import RESULTS, emt, keep, published, small
 
 from asenequip import AllegroCalculator
+from asenequip.graph import atom_types
 from asenequip.train import fit
-from asenequip.uncertainty import add_uncertainty, calibration_error, rank_correlation
+from asenequip.uncertainty import add_uncertainty, calibration_error, frame_deviation, rank_correlation
 from asenequip.uncertainty.calibration import draw_reliability, reliability
 from asenequip.uncertainty.features import force_jacobian
+from asenequip.uncertainty.slopes import Slopes
 
 HOME = "Li6PS5Cl, 600 K"
 
@@ -106,6 +112,62 @@ def examine(calculator: AllegroCalculator, frames: list[Atoms]) -> dict[str, obj
     }
 
 
+def phases(options: argparse.Namespace) -> None:
+    """How frames and atoms are ranked by error, with potentials of random frames of Li6PS5Cl, Li-P-S and lithium.
+
+    Frames: those of the pool that were not taken, with the potential of the second size; atoms: those of the tests,
+    with the last potential. "Compounds": without lithium metal, whose small errors any measure finds.
+    """
+    pool, tests = published_frames(options.data)
+    record = json.loads((RESULTS / "active_pool.json").read_text())
+    rows: dict[str, list[dict[str, object]]] = {"frames": [], "atoms": []}
+    for run in record["runs"]:
+        if run["strategy"] == "random":
+            early, last = (AllegroCalculator(options.frames / run["models"][k], device="cpu") for k in (1, -1))
+            known = run["taken"][: record["sizes"][1]]
+            rest = [pool[k] for k in range(0, len(pool), 5) if k not in known]
+            rows["frames"] += [{"seed": run["seed"], **row} for row in rank_frames(early, rest)]
+            rows["atoms"] += [{"seed": run["seed"], "tests": name, **rank_atoms(last, tests[name])} for name in tests]
+    print(json.dumps(rows, indent=1))
+    keep("phases", {"rank correlation with force errors": rows})
+
+
+def rank_frames(calculator: AllegroCalculator, frames: list[Atoms]) -> list[dict[str, object]]:
+    """Correlations of the frames' force rmse with their deviations."""
+    errors, posterior, largest = [], [], []
+    for atoms in frames:
+        errors.append(float(np.sqrt(np.mean((atoms.get_forces() - calculator.get_property("forces", atoms)) ** 2))))
+        posterior.append(frame_deviation(calculator.evaluator, atoms))
+        largest.append(calculator.uncertainty(atoms).max_force)
+    compounds = np.array([set(atoms.symbols) != {"Li"} for atoms in frames])
+    measures = {"deviation of the frame's forces": posterior, "largest deviation of an atom": largest}
+    found = []
+    for kind, mine in (("all", np.ones(len(frames), bool)), ("compounds", compounds)):
+        row = {n: round(rank_correlation(np.array(errors)[mine], np.array(v)[mine]), 3) for n, v in measures.items()}
+        found.append({"frames": kind, "count": int(mine.sum()), **row})
+    return found
+
+
+def rank_atoms(calculator: AllegroCalculator, frames: list[Atoms]) -> dict[str, object]:
+    """Correlations of the atoms' force errors with their deviations, with and without slopes, also within a species."""
+    plain = replace(calculator.rigidity, slopes=Slopes.flat(*calculator.rigidity.slopes.slopes.shape))
+    errors, symbols, stated = [], [], {"with slopes": [], "without": []}
+    for atoms in frames:
+        errors.append(np.linalg.norm(atoms.get_forces() - calculator.get_property("forces", atoms), axis=1))
+        symbols.append(np.array(atoms.symbols))
+        stated["with slopes"].append(calculator.uncertainty(atoms).forces)
+        rows = calculator.evaluator.evaluate([atoms], last_layer=True)[0]["last_layer"]
+        kinds = np.asarray(atom_types(atoms, plain.type_names))
+        stated["without"].append(plain.deviations(np.asarray(rows), kinds).forces)
+    error, species = np.concatenate(errors), np.concatenate(symbols)
+    found: dict[str, object] = {"atoms": len(error)}
+    for name, parts in stated.items():
+        value = np.concatenate(parts)
+        within = {s: round(rank_correlation(error[species == s], value[species == s]), 3) for s in np.unique(species)}
+        found[name] = {"all": round(rank_correlation(error, value), 3), **within}
+    return found
+
+
 def false_alarms(measured: dict[str, dict]) -> dict[str, object]:
     """A guard at the largest deviation that occurs on frames like the training's: what it says elsewhere.
 
@@ -176,15 +238,15 @@ def cost(options: argparse.Namespace) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("rigidity", "cost"))
+    parser.add_argument("what", choices=("rigidity", "phases", "cost"))
     parser.add_argument("--data", type=Path, help="folder of the published sets")
-    parser.add_argument("--frames", type=Path, help="folder that keeps the potential between calls")
+    parser.add_argument("--frames", type=Path, help="folder that keeps potentials between calls")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--repeat", type=int, default=60)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.frames = options.frames or Path(tempfile.mkdtemp())
-    {"rigidity": rigidity, "cost": cost}[options.what](options)
+    {"rigidity": rigidity, "phases": phases, "cost": cost}[options.what](options)
 
 
 if __name__ == "__main__":

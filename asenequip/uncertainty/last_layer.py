@@ -17,6 +17,7 @@ import numpy as np
 
 from asenequip.errors import parameter_error
 from asenequip.uncertainty.calibration import conformal_quantile, likelihood_scale
+from asenequip.uncertainty.slopes import Slopes, fit_slopes
 
 if TYPE_CHECKING:
     from asenequip.artifact import Potential
@@ -89,6 +90,8 @@ class LastLayer:
         alpha of energies.
     force_scales : (T,) float64
         1/Angstrom: from the bare deviation of an atom's energy to the deviation of its force components.
+    slopes : Slopes
+        How that scale changes with the atom's features.
     energy_scores, force_scores, frame_scores : (m,) float64
         Ascending, of the held-out frames: ``|energy error| / deviation``; ``|force error| / deviation`` of each
         atom; the largest of these in each frame.
@@ -101,6 +104,7 @@ class LastLayer:
     root: np.ndarray
     energy_scale: float
     force_scales: np.ndarray
+    slopes: Slopes
     energy_scores: np.ndarray
     force_scores: np.ndarray
     frame_scores: np.ndarray
@@ -138,14 +142,16 @@ class LastLayer:
         trials = [_calibrate(vectors / np.sqrt(values + ridge * unit), held_out, len(factors)) for ridge in RIDGES]
         best = int(np.nanargmin([trial.loss for trial in trials]))
         chosen = trials[best]
-        energy_scores, force_scores, frame_scores = map(_thinned, _scores(chosen, held_out))
+        slopes, levels, fair = _slopes(chosen, held_out)
+        energy_scores, force_scores, frame_scores = map(_thinned, _scores(chosen, held_out, fair))
         account = {"ridge": float(RIDGES[best] * unit), "negative_log_likelihood": float(chosen.loss), **(record or {})}
         return cls(
             tuple(type_names),
             np.asarray(factors, np.float64),
             chosen.root,
             chosen.energy_scale,
-            chosen.force_scales,
+            chosen.force_scales * levels,
+            slopes,
             energy_scores,
             force_scores,
             frame_scores,
@@ -161,10 +167,12 @@ class LastLayer:
             See `asenequip.model.allegro.Allegro.last_layer`.
         types : (n,) int
         """
-        reduced = (last_layer * self.factors[types][:, None]) @ self.root
+        features = last_layer * self.factors[types][:, None]
+        reduced = features @ self.root
         bare = np.linalg.norm(reduced, axis=1)
         total = float(np.linalg.norm(reduced.sum(axis=0)))
-        return Uncertainty(self.energy_scale * total, self.energy_scale * bare, self.force_scales[types] * bare)
+        forces = self.force_scales[types] * self.slopes(features, types) * bare
+        return Uncertainty(self.energy_scale * total, self.energy_scale * bare, forces)
 
     def energy_bound(self, confidence: float = 0.9) -> float:
         """Factor on the energy's deviation below which the error of a new frame stays with this probability.
@@ -186,7 +194,8 @@ class LastLayer:
     def to_part(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """JSON-able record and arrays; `from_part` is the inverse."""
         header = {"kind": "last_layer", "type_names": list(self.type_names), "energy_scale": self.energy_scale}
-        return {**header, "record": self.record}, {name: getattr(self, name) for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return {**header, "record": self.record}, arrays | {name: getattr(self.slopes, name) for name in _SLOPES}
 
     @classmethod
     def of(cls, potential: Potential, owner: str) -> LastLayer:
@@ -223,18 +232,23 @@ class LastLayer:
         try:
             names = tuple(map(str, header["type_names"]))
             found = {name: np.asarray(arrays[name], np.float64) for name in _ARRAYS}
+            flat = Slopes.flat(len(names), width)  # of files that were written before there were slopes
+            slopes = Slopes(*(np.asarray(arrays.get(name, getattr(flat, name)), np.float64) for name in _SLOPES))
             scale, record, kind = float(header["energy_scale"]), dict(header["record"]), header["kind"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"The uncertainty of this potential cannot be read: {error!r}. Fit it again.") from error
         shapes = {"factors": (len(names),), "force_scales": (len(names),), "root": (width, width)}
         good = kind == "last_layer" and scale >= 0 and all(found[k].shape == shape for k, shape in shapes.items())
         good = good and all(np.isfinite(found[k]).all() for k in shapes) and np.isfinite(scale)
+        good = good and all(v.shape == flat.slopes.shape and np.isfinite(v).all() for v in vars(slopes).values())
+        good = good and (slopes.widths > 0).all()
         if not good or any(found[k].ndim != 1 for k in _ARRAYS if k not in shapes):
             raise ValueError("The uncertainty of this potential does not belong to its network. Fit it again.")
-        return cls(names, energy_scale=scale, record=record, **found)
+        return cls(names, energy_scale=scale, slopes=slopes, record=record, **found)
 
 
 _ARRAYS = ("factors", "root", "force_scales", "energy_scores", "force_scores", "frame_scores")
+_SLOPES = ("slopes", "centers", "widths")
 
 
 @dataclass(frozen=True)
@@ -276,15 +290,30 @@ def _calibrate(root: np.ndarray, held_out: Errors, num_types: int) -> _Trial:
 
 
 def _force_errors(root: np.ndarray, held_out: Errors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the atoms with force labels: types, bare deviations, mean square error of the three components."""
+    """Of the atoms with neighbours and force labels: types, bare deviations, mean square errors of the components."""
     types = np.concatenate(held_out.types) if held_out.types else np.zeros(0, int)
     bare = np.concatenate([np.linalg.norm(f @ root, axis=1) for f in held_out.features]) if len(types) else np.zeros(0)
     squares = np.concatenate([(f**2).mean(axis=1) for f in held_out.forces]) if len(types) else np.zeros(0)
-    known = np.isfinite(squares)
+    known = np.isfinite(squares) & (bare > 0)  # an atom alone has neither features nor forces
     return types[known], bare[known], squares[known]
 
 
-def _scores(trial: _Trial, held_out: Errors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _slopes(trial: _Trial, held_out: Errors) -> tuple[Slopes, np.ndarray, list[np.ndarray]]:
+    """What `fit_slopes` finds, with the factors of all atoms frame by frame, 1 without a label."""
+    features, types = np.concatenate(held_out.features), np.concatenate(held_out.types)
+    sizes = [len(rows) for rows in held_out.features]
+    deviations = trial.force_scales[types] * np.linalg.norm(features @ trial.root, axis=1)
+    squares = (np.concatenate(held_out.forces) ** 2).mean(axis=1)
+    known = np.isfinite(squares) & (deviations > 0)
+    frames = np.repeat(np.arange(len(sizes)), sizes)[known]
+    ratios = (np.sqrt(squares[known]) / deviations[known]) ** 2
+    found, levels, inside = fit_slopes(features[known], types[known], ratios, frames, len(trial.force_scales))
+    factors = np.ones(len(types))
+    factors[known] = inside
+    return found, levels, np.split(factors, np.cumsum(sizes)[:-1])
+
+
+def _scores(trial: _Trial, held_out: Errors, factors: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """|error| over deviation: of energies, of the forces on atoms, and the largest of these in each frame."""
     energy, atoms, frames = [], [], []
     for k, features in enumerate(held_out.features):
@@ -292,7 +321,8 @@ def _scores(trial: _Trial, held_out: Errors) -> tuple[np.ndarray, np.ndarray, np
         if np.isfinite(held_out.energy[k]):
             energy.append(abs(held_out.energy[k]) / max(total, np.finfo(float).tiny))
         bare = np.linalg.norm(features @ trial.root, axis=1)
-        deviation = np.maximum(trial.force_scales[held_out.types[k]] * bare, np.finfo(float).tiny)
+        deviation = trial.force_scales[held_out.types[k]] * factors[k] * bare
+        deviation = np.maximum(deviation, np.finfo(float).tiny)
         ratio = np.linalg.norm(held_out.forces[k], axis=1) / deviation
         ratio = ratio[np.isfinite(ratio)]
         atoms.append(ratio)

@@ -80,6 +80,21 @@ def test_scale_and_bounds_hold_on_new_problems():
     assert calibration_error(np.concatenate(errors), 2 * np.concatenate(deviations)) > 0.1
 
 
+def test_an_atom_alone_among_the_held_out_frames_changes_nothing():
+    features, covariance, clean = linear_problem(1, 80, 12)
+    forces = list(np.random.default_rng(0).normal(size=(12, 3, 3)))
+    kinds = [np.zeros(3, int)] * 12
+    found = LastLayer.fit(["Cu"], np.ones(1), covariance, Errors(list(features[80:]), kinds, clean, forces))
+    alone = Errors(
+        [*features[80:], np.zeros((1, WIDTH))],
+        [*kinds, np.zeros(1, int)],
+        np.append(clean, np.nan),
+        [*forces, np.zeros((1, 3))],
+    )
+    same = LastLayer.fit(["Cu"], np.ones(1), covariance, alone)
+    np.testing.assert_allclose(same.force_scales, found.force_scales)
+
+
 def test_too_few_scores_bound_nothing():
     features, covariance, clean = linear_problem(1, 80, 9)
     found = fitted(covariance, features[80:], clean)
@@ -122,9 +137,8 @@ def test_deviation_of_a_frame_is_that_of_the_posterior_of_its_forces(with_uncert
     atoms = small_atoms(3)
     exact = force_jacobian(calculator.evaluator.model, calculator.evaluator.graph(atoms)) @ calculator.rigidity.root
     wanted = calculator.rigidity.energy_scale * np.sqrt((exact**2).sum() / 15)
-    assert frame_deviation(calculator.evaluator, atoms, directions=3000) == pytest.approx(
-        wanted, rel=0.06
-    )  # 1 / sqrt(6000), 4 x
+    found = frame_deviation(calculator.evaluator, atoms, directions=1000)
+    assert found == pytest.approx(wanted, rel=0.09)  # 4 / sqrt(2 directions)
     with pytest.raises(ValueError, match="must be of a potential with an uncertainty"):
         frame_deviation(AllegroCalculator(small_artifact, device="cpu").evaluator, atoms)
 
