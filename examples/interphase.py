@@ -226,7 +226,7 @@ def main() -> None:
         smoke(folder)
         return
     potential = options.potential or make_potential(folder)
-    lengths = {"production": options.steps, "heat": 500, "anneal": 1000, "interval": 20}
+    lengths = {"production": options.steps, "heat": 1000, "anneal": 0, "interval": 20}
 
     def keep(name: str, start: Atoms) -> None:
         place, title = folder / f"li_{name.lower()}", f"Li | {name} | Li"
