@@ -252,8 +252,8 @@ def cluster_accuracy(record: dict[str, Any]) -> str:
         [
             "## Log densities\n",
             "Mean absolute error of the log density and, in brackets, the spread of the errors in units of those "
-            "predicted: 1 is right (`benchmarks/bench_cluster.py accuracy`). Rotated sets are given by 20 coordinates, of "
-            "which 2, 6 or 9 matter; KDE has the best of ten widths for the coordinates it is given.\n",
+            "predicted: 1 is right (`benchmarks/bench_cluster.py accuracy`). Rotated sets are given by 20 coordinates, "
+            "of which 2, 6 or 9 matter; KDE has the best of ten widths for the coordinates it is given.\n",
             table(("set", "points", *names), rows),
         ]
     )
