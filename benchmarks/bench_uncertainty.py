@@ -14,7 +14,6 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +25,10 @@ from bench_active import published_frames
 from learning import RESULTS, emt, keep, published, small
 
 from asenequip import AllegroCalculator
-from asenequip.graph import atom_types
 from asenequip.train import fit
 from asenequip.uncertainty import add_uncertainty, calibration_error, frame_deviation, rank_correlation
 from asenequip.uncertainty.calibration import draw_reliability, reliability
 from asenequip.uncertainty.features import force_jacobian
-from asenequip.uncertainty.slopes import Slopes
 
 HOME = "Li6PS5Cl, 600 K"
 
@@ -113,23 +110,22 @@ def examine(calculator: AllegroCalculator, frames: list[Atoms]) -> dict[str, obj
 
 
 def phases(options: argparse.Namespace) -> None:
-    """How frames and atoms are ranked by error, with potentials of random frames of Li6PS5Cl, Li-P-S and lithium.
+    """How frames are ranked by error, with potentials of random frames of Li6PS5Cl, Li-P-S and lithium.
 
-    Frames: those of the pool that were not taken, with the potential of the second size; atoms: those of the tests,
-    with the last potential. "Compounds": without lithium metal, whose small errors any measure finds.
+    The frames are those of the pool that were not taken when the potential of the second size was trained. "Compounds":
+    without lithium metal, whose small errors any measure finds.
     """
-    pool, tests = published_frames(options.data)
+    pool, _ = published_frames(options.data)
     record = json.loads((RESULTS / "active_pool.json").read_text())
-    rows: dict[str, list[dict[str, object]]] = {"frames": [], "atoms": []}
+    rows: list[dict[str, object]] = []
     for run in record["runs"]:
         if run["strategy"] == "random":
-            early, last = (AllegroCalculator(options.frames / run["models"][k], device="cpu") for k in (1, -1))
+            calculator = AllegroCalculator(options.frames / run["models"][1], device="cpu")
             known = run["taken"][: record["sizes"][1]]
             rest = [pool[k] for k in range(0, len(pool), 5) if k not in known]
-            rows["frames"] += [{"seed": run["seed"], **row} for row in rank_frames(early, rest)]
-            rows["atoms"] += [{"seed": run["seed"], "tests": name, **rank_atoms(last, tests[name])} for name in tests]
+            rows += [{"seed": run["seed"], **row} for row in rank_frames(calculator, rest)]
     print(json.dumps(rows, indent=1))
-    keep("phases", {"rank correlation with force errors": rows})
+    keep("phases", {"rank correlation with a frame's force rmse": rows})
 
 
 def rank_frames(calculator: AllegroCalculator, frames: list[Atoms]) -> list[dict[str, object]]:
@@ -145,26 +141,6 @@ def rank_frames(calculator: AllegroCalculator, frames: list[Atoms]) -> list[dict
     for kind, mine in (("all", np.ones(len(frames), bool)), ("compounds", compounds)):
         row = {n: round(rank_correlation(np.array(errors)[mine], np.array(v)[mine]), 3) for n, v in measures.items()}
         found.append({"frames": kind, "count": int(mine.sum()), **row})
-    return found
-
-
-def rank_atoms(calculator: AllegroCalculator, frames: list[Atoms]) -> dict[str, object]:
-    """Correlations of the atoms' force errors with their deviations, with and without slopes, also within a species."""
-    plain = replace(calculator.rigidity, slopes=Slopes.flat(*calculator.rigidity.slopes.slopes.shape))
-    errors, symbols, stated = [], [], {"with slopes": [], "without": []}
-    for atoms in frames:
-        errors.append(np.linalg.norm(atoms.get_forces() - calculator.get_property("forces", atoms), axis=1))
-        symbols.append(np.array(atoms.symbols))
-        stated["with slopes"].append(calculator.uncertainty(atoms).forces)
-        rows = calculator.evaluator.evaluate([atoms], last_layer=True)[0]["last_layer"]
-        kinds = np.asarray(atom_types(atoms, plain.type_names))
-        stated["without"].append(plain.deviations(np.asarray(rows), kinds).forces)
-    error, species = np.concatenate(errors), np.concatenate(symbols)
-    found: dict[str, object] = {"atoms": len(error)}
-    for name, parts in stated.items():
-        value = np.concatenate(parts)
-        within = {s: round(rank_correlation(error[species == s], value[species == s]), 3) for s in np.unique(species)}
-        found[name] = {"all": round(rank_correlation(error, value), 3), **within}
     return found
 
 

@@ -240,7 +240,8 @@ class LastLayer:
         shapes = {"factors": (len(names),), "force_scales": (len(names),), "root": (width, width)}
         good = kind == "last_layer" and scale >= 0 and all(found[k].shape == shape for k, shape in shapes.items())
         good = good and all(np.isfinite(found[k]).all() for k in shapes) and np.isfinite(scale)
-        good = good and all(v.shape == flat.slopes.shape and np.isfinite(v).all() for v in vars(slopes).values())
+        good = good and all(np.isfinite(v).all() for v in vars(slopes).values())
+        good = good and all(getattr(slopes, k).shape == getattr(flat, k).shape for k in _SLOPES)
         good = good and (slopes.widths > 0).all()
         if not good or any(found[k].ndim != 1 for k in _ARRAYS if k not in shapes):
             raise ValueError("The uncertainty of this potential does not belong to its network. Fit it again.")
@@ -248,7 +249,7 @@ class LastLayer:
 
 
 _ARRAYS = ("factors", "root", "force_scales", "energy_scores", "force_scores", "frame_scores")
-_SLOPES = ("slopes", "centers", "widths")
+_SLOPES = ("slopes", "centers", "widths", "ranges")
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,16 @@ _RIDGES = (1e-3, 1e-2, 1e-1, np.inf)
 _FOLDS = 4
 _MIN_ATOMS = 50
 _MAX_ATOMS = 20_000
+_RANGE = (0.01, 0.99)
+"""Quantiles of the exponents of the held-out atoms, to which those of others are cut."""
 
 
 @dataclass(frozen=True)
 class Slopes:
     """Factor on force deviations, exp(slopes_t . z / 2) with z the scaled features of an atom of type t.
 
-    Outside of what was held out nothing is known of the factor. There it is at least 1, so that no deviation is talked
-    down where it is a warning.
+    It stays within the range that it has over the held-out atoms. Outside of these nothing is known of it; there it is
+    at least 1, so that no deviation is talked down where it is a warning.
 
     Attributes
     ----------
@@ -28,17 +30,20 @@ class Slopes:
     centers, widths : (T, d) float64
         Mean and deviation of the features over the held-out atoms of each type: z = (phi - center) / width, cut at
         ``LIMIT``.
+    ranges : (T, 2) float64
+        Least and largest exponent, slopes_t . z.
     """
 
     slopes: np.ndarray
     centers: np.ndarray
     widths: np.ndarray
+    ranges: np.ndarray
 
     @classmethod
     def flat(cls, num_types: int, width: int) -> Slopes:
         """The factor 1 everywhere."""
         zeros = np.zeros((num_types, width))
-        return cls(zeros, zeros, np.ones((num_types, width)))
+        return cls(zeros, zeros, np.ones((num_types, width)), np.zeros((num_types, 2)))
 
     def scaled(self, features: np.ndarray, types: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Give z, (n, d) float64, and whether each atom is outside, (n,) bool."""
@@ -54,7 +59,8 @@ class Slopes:
         types : (n,) int
         """
         z, outside = self.scaled(features, types)
-        return _factors((self.slopes[types] * z).sum(axis=1), outside)
+        low, high = self.ranges[types].T
+        return _factors(np.clip((self.slopes[types] * z).sum(axis=1), low, high), outside)
 
 
 def fit_slopes(
@@ -94,7 +100,7 @@ def fit_slopes(
         mine = features[types == k]
         spread = mine.std(axis=0)
         centers[k], widths[k] = mine.mean(axis=0), np.where(spread > 0, spread, 1.0)
-    z, outside = Slopes(flat.slopes, centers, widths).scaled(features, types)
+    z, outside = Slopes(flat.slopes, centers, widths, flat.ranges).scaled(features, types)
     fold = np.unique(frames, return_inverse=True)[1] % count
 
     def exponents(ridge: float) -> np.ndarray:
@@ -108,11 +114,12 @@ def fit_slopes(
 
     trials = [exponents(ridge) for ridge in _RIDGES]
     best = int(np.argmin([np.mean(trial + ratios * np.exp(-trial)) for trial in trials]))
-    slopes, levels = flat.slopes.copy(), np.ones(num_types)
+    slopes, levels, ranges = flat.slopes.copy(), np.ones(num_types), flat.ranges.copy()
     for k in enough:
         weights = _regress(z[types == k], ratios[types == k], _RIDGES[best])
         levels[k], slopes[k] = np.exp(0.5 * weights[0]), weights[1:]
-    return Slopes(slopes, centers, widths), levels, _factors(trials[best], outside)
+        ranges[k] = np.quantile(z[types == k] @ weights[1:], _RANGE)
+    return Slopes(slopes, centers, widths, ranges), levels, _factors(trials[best], outside)
 
 
 def _factors(exponents: np.ndarray, outside: np.ndarray) -> np.ndarray:

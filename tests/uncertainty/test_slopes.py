@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asenequip.uncertainty import rank_correlation
-from asenequip.uncertainty.slopes import LIMIT, Slopes, fit_slopes
+from asenequip.uncertainty.slopes import Slopes, fit_slopes
 
 
 def problem(seed: int, slope: float, count: int = 3000):
@@ -23,7 +23,8 @@ def test_a_dependence_is_found_and_holds_for_new_atoms():
     found, levels, _ = fit_slopes(features, types, ratios, frames, 2)
     fresh, kinds, squares, _, truth = problem(1, 1.0)
     stated = levels[kinds] * found(fresh, kinds)
-    np.testing.assert_allclose(stated, truth, rtol=0.25)  # five slopes of 1500 atoms: 0.03 each, at 4 deviations
+    off = np.abs(np.log(stated / truth))
+    assert np.quantile(off, 0.95) < 0.15  # five slopes of 1500 atoms: 0.03 each; the outermost are cut
     assert rank_correlation(np.sqrt(squares), stated) > 0.9 * rank_correlation(np.sqrt(squares), truth)
 
 
@@ -54,6 +55,6 @@ def test_too_few_atoms_leave_it_as_it_is(count):
 
 
 def test_far_away_the_factor_stays_bounded_and_talks_no_warning_down():
-    slopes = Slopes(np.ones((1, 2)), np.zeros((1, 2)), np.ones((1, 2)))
-    features = np.array([[1e6, 1e6], [-1e6, -1e6], [-2.0, -2.0]])
-    np.testing.assert_allclose(slopes(features, np.zeros(3, int)), [np.exp(LIMIT), 1.0, np.exp(-2.0)])
+    slopes = Slopes(np.ones((1, 2)), np.zeros((1, 2)), np.ones((1, 2)), np.array([[-5.0, 6.0]]))
+    features = np.array([[1e6, 1e6], [-1e6, -1e6], [-2.0, -2.0], [-3.0, -3.0]])
+    np.testing.assert_allclose(slopes(features, np.zeros(4, int)), np.exp([3.0, 0.0, -2.0, -2.5]))
