@@ -105,12 +105,10 @@ class CompiledGraph:
     def __init__(self, package: Path, model: Allegro) -> None:
         from torch._inductor import aoti_load_package
 
-        index = model.device.index if model.device.type == "cuda" else None
+        index = -1 if model.device.index is None else model.device.index
         with _no_warnings():
             # its own bookkeeping between threads would not survive the capture of a CUDA graph: the lock is ours
-            self._run = aoti_load_package(
-                str(package), run_single_threaded=True, device_index=-1 if index is None else index
-            )
+            self._run = aoti_load_package(str(package), run_single_threaded=True, device_index=index)
         self._eager, self._lock = slopes_of(model), threading.Lock()
 
     def __call__(
