@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from asenequip.train.config import Config, ConfigError, parse_config, read_settings
+from asenequip.train.config import Config, ConfigError, parse_config
 from asenequip.train.config_errors import sentence
+from asenequip.train.settings_file import read_settings
 
 Count = Annotated[int, Field(ge=0)]
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from asenequip.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from asenequip.train.config import Config, load_config, parse_config
+    from asenequip.train.config import Config, parse_config
     from asenequip.train.run import fit
+    from asenequip.train.settings_file import load_config
 
 __all__ = ["Config", "fit", "load_config", "parse_config"]
 
 __getattr__, __dir__ = lazy_names(
-    __name__, {"Config": "config", "fit": "run", "load_config": "config", "parse_config": "config"}
+    __name__, {"Config": "config", "fit": "run", "load_config": "settings_file", "parse_config": "config"}
 )

@@ -43,7 +43,7 @@ def run(
 ) -> None:
     """Train a potential."""
     with _errors():
-        from asenequip.train.config import load_config
+        from asenequip.train.settings_file import load_config
 
         settings = load_config(config, set_)
         if resume is not None:
@@ -58,8 +58,9 @@ def run(
 def resume(run: _Run, set_: _Set = []) -> None:  # noqa: B006
     """Continue a run that was interrupted, from its last checkpoint."""
     with _errors():
-        from asenequip.train.config import apply_overrides, parse_config
+        from asenequip.train.config import parse_config
         from asenequip.train.rundir import RunDirectory
+        from asenequip.train.settings_file import apply_overrides
 
         old = RunDirectory(run).config()
         _resume(run, parse_config(apply_overrides(old.model_dump(), set_)))
@@ -99,7 +100,7 @@ def check(config: _Config, set_: _Set = []) -> None:  # noqa: B006
     """Dry run: look at data, labels and units, and estimate the time; exit code 3 if a label looks wrong."""
     with _errors():
         from asenequip.train.check import check_settings
-        from asenequip.train.config import load_config
+        from asenequip.train.settings_file import load_config
 
         text, problems = check_settings(load_config(config, set_))
         typer.echo(text)
@@ -116,8 +117,8 @@ def preprocess(
 ) -> None:
     """Write frames and neighbour lists into shards, for data larger than memory."""
     with _errors():
-        from asenequip.train.config import load_config
         from asenequip.train.preprocess import preprocess as write_shards
+        from asenequip.train.settings_file import load_config
 
         typer.echo(write_shards(load_config(config, set_), output, shard_size))
 

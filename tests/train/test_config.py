@@ -11,12 +11,11 @@ from asenequip.train.cli import app
 from asenequip.train.config import (
     Config,
     ConfigError,
-    apply_overrides,
     changed_settings,
-    load_config,
     make_spec,
     parse_config,
 )
+from asenequip.train.settings_file import apply_overrides, load_config
 
 
 @pytest.mark.parametrize(
