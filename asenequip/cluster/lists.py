@@ -155,7 +155,9 @@ class NeighbourLists:
 
 
 class GrowingLists:
-    """Lists that grow outwards, by a half at a time: what a list gains is written behind all that is there.
+    """Lists that grow outwards, by a half at a time, or double where the search begins anew each time.
+
+    What a list gains is written behind all that is there.
 
     Parameters
     ----------
@@ -171,7 +173,7 @@ class GrowingLists:
     def __init__(self, search: NeighbourSearch, n_points: int, first: int, limit: int, room: int) -> None:
         steps = [first]
         while steps[-1] < limit:
-            steps.append(min(limit, steps[-1] + steps[-1] // 2 + 1))
+            steps.append(min(limit, steps[-1] + (steps[-1] // 2 + 1 if search.goes_on else steps[-1])))
         self.search, self.last = search, np.array(steps)
         self.size = np.full(n_points, first)
         self.used = n_points * (first + 1)

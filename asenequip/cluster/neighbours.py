@@ -173,6 +173,11 @@ class NeighbourSearch:
     points : ndarray of float64, shape (n_points, n_features)
     period, method, device
         As for `nearest_neighbours`.
+
+    Attributes
+    ----------
+    goes_on : bool
+        Whether more neighbours of a point are searched for only beyond those that are known.
     """
 
     def __init__(
@@ -181,6 +186,7 @@ class NeighbourSearch:
         self.points, self.period, self.method, self.device = points, period, method, device
         compiled = method == "auto" and device == "cpu" and _compiled(points, period)
         self._search = _CompiledSearch(points) if compiled else None
+        self.goes_on = compiled
 
     def write(
         self,
