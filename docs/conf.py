@@ -17,7 +17,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build", "generated/tables.md"]
+exclude_patterns = ["_build", "generated/tables.md", "generated/study.md"]
 html_theme = "furo"
 html_title = f"asenequip {release}"
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
@@ -32,8 +32,10 @@ napoleon_use_ivar = True
 def setup(app: Any) -> None:
     """Write the tables before the pages are read."""
     sys.path.insert(0, str(Path(__file__).parent))
-    from tables import page
+    import study_tables
+    import tables
 
-    target = Path(__file__).parent / "generated" / "tables.md"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(page())
+    folder = Path(__file__).parent / "generated"
+    folder.mkdir(exist_ok=True)
+    (folder / "tables.md").write_text(tables.page())
+    (folder / "study.md").write_text(study_tables.page())

@@ -333,49 +333,6 @@ def environments(record: dict[str, Any]) -> str:
     )
 
 
-def interphase(record: dict[str, Any]) -> str:
-    """The worked study: what became of both interfaces, mechanics and diffusion of the bulk."""
-    parts = [
-        "## The worked study of an interphase\n",
-        "`examples/interphase.py`; [how its potential was made](interphase.md#the-worked-study). Intervals: 95 %.\n",
-    ]
-    studies = [part for name, part in record.items() if name.startswith("li_")]
-    for part in studies:
-        length, kelvin = part["time_ps"][1] - part["time_ps"][0], part["temperature_K"]
-        parts.append(f"{part['title']}: {part['atoms']} atoms, {length:.4g} ps, {kelvin:.0f} K.\n")
-        rows = [(f"atoms, {name}", *map(int, counts)) for name, counts in part["classes"].items() if any(counts)]
-        rows += [(f"bonds {name}", int(b["first"]), int(b["last"])) for name, b in part["bonds"].items()]
-        rows += [(f"interphase {side} (Å)", *ends) for side, ends in part.get("thickness_A", {}).items()]
-        parts.append(table(("", "first frame", "last frame"), rows))
-        flows = [(name, *value) for name, value in part.get("diffusion_A2_per_ps", {}).items()]
-        parts.append(table(("diffusion by layer", "D (Å²/ps)", "±"), flows))
-        named = [(group, *name) for group, name in part["phases"].items()]
-        parts.append(table(("class", "is most like", "similarity"), named))
-    rows = [
-        (
-            name,
-            found["lattice_parameter_A"],
-            *(found["tensor_GPa"][i][j] for i, j in ((0, 0), (0, 1), (3, 3))),
-            found.get("bulk_GPa"),
-            found.get("shear_GPa"),
-            record["published"][name],
-        )
-        for name, found in record.get("mechanics", {}).items()
-    ]
-    if rows:
-        head = ("", "a (Å)", "C11 (GPa)", "C12", "C44", "bulk", "shear", "published")
-        parts += ["At rest, one arrangement of lithium in Li6PS5Cl.\n", table(head, rows)]
-    if "diffusion" in record:
-        found = record["diffusion"]
-        rows = [(f"{kelvin} K, D of Li (Å²/ps)", *value, "") for kelvin, value in found["A2_per_ps"].items()]
-        if "activation_energy_eV" in found:
-            energy = found["activation_energy_eV"]
-            rows.append(("activation energy (eV)", *energy, record["published"]["activation_energy_eV"]))
-        text = f"Li6PS5Cl, half of S and Cl exchanged: {found['atoms']} atoms, {found['steps'] * 0.002:g} ps each.\n"
-        parts += [text, table(("", "found", "±", "published"), rows)]
-    return "\n".join(parts)
-
-
 SECTIONS = {
     "properties": properties,
     "inference": inference,
@@ -394,7 +351,6 @@ SECTIONS = {
     "cluster_speed": cluster_speed,
     "cluster_recall": cluster_recall,
     "environments": environments,
-    "interphase": interphase,
 }
 
 

@@ -40,3 +40,13 @@ def test_small_and_large_numbers_stay_readable(tables):
     assert tables.table(("a",), [(1.23456,), (1.5e-9,), (None,), (0.0,)]) == (
         "| a |\n|---|\n| 1.235 |\n| 1.5·10^-9 |\n|  |\n| 0 |\n"
     )
+
+
+def test_the_tables_of_the_study_come_from_its_record(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    study_tables = importlib.import_module("study_tables")
+    record = json.loads((ROOT / "benchmarks" / "results" / "interphase.json").read_text())
+    record["mechanics"]["Li"]["lattice_parameter_A"] = 4711.0
+    (tmp_path / "interphase.json").write_text(json.dumps(record))
+    monkeypatch.setattr(study_tables, "RESULTS", tmp_path)
+    assert "| Li | 4711 |" in study_tables.page()

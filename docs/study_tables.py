@@ -1,0 +1,98 @@
+"""Make the tables of the worked study of an interphase from benchmarks/results/interphase.json.
+
+No figure of theirs is written by hand: ``python docs/study_tables.py`` prints what the page will say. The file is the
+record.json of examples/interphase.py, with the errors of the potential beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tables import RESULTS, table
+
+
+def potential(found: dict[str, Any]) -> str:
+    """Errors of each round of training."""
+    sets = list(found["rounds"][0]["test_forces_mae_eV_per_A"])
+    rows = [
+        (
+            each["name"],
+            each["interface_frames"],
+            each["unseen_interface_forces_rmse_eV_per_A"],
+            *each["test_forces_mae_eV_per_A"].values(),
+        )
+        for each in found["rounds"]
+    ]
+    text = (
+        f"Force errors in eV/Å: root of the mean square on {found['unseen_frames']} interface frames that no round had "
+        f"seen, whose forces are {found['unseen_forces_rms_eV_per_A']:.2f}; mean absolute on test frames of the bulk.\n"
+    )
+    return text + "\n" + table(("", "interface frames learnt", "unseen interfaces", *sets), rows)
+
+
+def study(part: dict[str, Any]) -> str:
+    """What became of an interface."""
+    length, kelvin = part["time_ps"][1] - part["time_ps"][0], part["temperature_K"]
+    rows = [(f"atoms, {name}", *map(int, counts)) for name, counts in part["classes"].items() if any(counts)]
+    rows += [(f"bonds {name}", int(bond["first"]), int(bond["last"])) for name, bond in part["bonds"].items()]
+    rows += [(f"interphase {side} (Å)", *ends) for side, ends in part.get("thickness_A", {}).items()]
+    flows = [(name, *value) for name, value in part.get("diffusion_A2_per_ps", {}).items()]
+    named = [(group, *name) for group, name in part["phases"].items()]
+    return "\n".join(
+        (
+            f"### {part['title']}\n",
+            f"{part['atoms']} atoms, {length:.4g} ps, {kelvin:.0f} K on average.\n",
+            table(("", "first frame", "last frame"), rows),
+            table(("diffusion by layer", "D (Å²/ps)", "±"), flows),
+            table(("class, whole time", "is most like", "similarity"), named),
+        )
+    )
+
+
+def mechanics(found: dict[str, Any], published: dict[str, str]) -> str:
+    """Lattice and elastic constants at rest."""
+    places = ((0, 0), (0, 1), (3, 3))
+    rows = [
+        (
+            name,
+            crystal["lattice_parameter_A"],
+            *(crystal["tensor_GPa"][i][j] for i, j in places),
+            crystal.get("bulk_GPa"),
+            crystal.get("shear_GPa"),
+            published[name],
+        )
+        for name, crystal in found.items()
+    ]
+    head = ("", "a (Å)", "C11 (GPa)", "C12", "C44", "bulk", "shear", "published")
+    return "### Mechanics\n\nAt rest, one arrangement of lithium in Li6PS5Cl.\n\n" + table(head, rows)
+
+
+def diffusion(found: dict[str, Any], published: dict[str, str]) -> str:
+    """Lithium in the bulk electrolyte."""
+    rows = [(f"{kelvin} K, D of Li (Å²/ps)", *value, "") for kelvin, value in found["A2_per_ps"].items()]
+    if "activation_energy_eV" in found:
+        rows.append(
+            ("activation energy (eV)", *found["activation_energy_eV"], published["activation_energy_eV"]),
+        )
+    text = f"Half of S and Cl exchanged, {found['atoms']} atoms, {found['steps'] * 0.002:g} ps each.\n"
+    return f"### Diffusion in Li6PS5Cl\n\n{text}\n" + table(("", "found", "±", "published"), rows)
+
+
+def page() -> str:
+    """All tables of the record."""
+    record = json.loads((RESULTS / "interphase.json").read_text())
+    published = record["published"]
+    parts = ["Made from `benchmarks/results/interphase.json`; intervals are of the 95 percent level.\n"]
+    if "potential" in record:
+        parts.append(potential(record["potential"]))
+    parts += [study(part) for name, part in record.items() if name.startswith("li_")]
+    if "mechanics" in record:
+        parts.append(mechanics(record["mechanics"], published))
+    if "diffusion" in record:
+        parts.append(diffusion(record["diffusion"], published))
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page())
