@@ -264,20 +264,22 @@ def cluster_speed(record: dict[str, Any]) -> str:
     rows = record["rows"]
     contenders = [key for key in rows[0] if isinstance(rows[0][key], dict)]
     ratios = [key for key in rows[0] if " / " in key]
-    totals = ((r["points"], r["dimensions"], *(r[k] and r[k]["total"] for k in contenders)) for r in rows)
+    threads = record.get("threads", 1)
+    seconds = "on one thread: processor seconds" if threads == 1 else f"on {threads} threads: seconds"
+    totals = ((r["points"], r["dimensions"], *((r.get(k) or {}).get("total") for k in contenders)) for r in rows)
     times = ((r["points"], r["dimensions"], *(r.get(k) for k in ratios)) for r in rows)
     ks, steps = ("mean k*", "largest k*"), tuple(rows[0][contenders[0]]["steps"])
     parts = (
         (r["points"], r["dimensions"], name, *(r[name][key] for key in ks), *(r[name]["steps"][key] for key in steps))
         for r in rows
         for name in contenders
-        if r[name]
+        if r.get(name)
     )
     return "\n".join(
         [
-            "## Density peaks beside DADApy\n",
-            "Neighbours, dimension, k*, BMTI and density peaks on one thread: processor seconds, the better of two "
-            "runs (`benchmarks/bench_cluster.py speed`).\n",
+            f"## Density peaks beside DADApy, {threads} thread(s)\n",
+            f"Neighbours, dimension, k*, BMTI and density peaks {seconds}, the better of two runs "
+            f"(`benchmarks/bench_cluster.py speed --threads {threads}`).\n",
             table(("points", "dimensions", *contenders), totals),
             "The same as ratios.\n",
             table(("points", "dimensions", *ratios), times),
@@ -349,6 +351,7 @@ SECTIONS = {
     "cluster_accuracy": cluster_accuracy,
     "cluster_figures": cluster_figures,
     "cluster_speed": cluster_speed,
+    "cluster_speed_2_threads": cluster_speed,
     "cluster_recall": cluster_recall,
     "environments": environments,
 }
