@@ -1,7 +1,7 @@
 """Make the tables of the worked study of an interphase from benchmarks/results/interphase.json.
 
-No figure of theirs is written by hand: ``python docs/study_tables.py`` prints what the page will say. The file is the
-record.json of examples/interphase.py, with the errors of the potential beside it.
+No figure of theirs is written by hand: ``python docs/study_tables.py`` prints what the page will say, and
+benchmarks/bench_interphase.py fills the file.
 """
 
 from __future__ import annotations
