@@ -71,6 +71,7 @@ def train_ensemble(
 
 
 def _train_batched(frames: Sequence[Atoms] | None, config: Config, members: int, folder: Path) -> list[Path]:
+    _check_one_pass(config)
     prepared = prepare(config, load_data(config.data, frames))
     config, samples = prepared.config, prepared.samples["train"]
     base = prepared.model
@@ -109,14 +110,25 @@ def _train_batched(frames: Sequence[Atoms] | None, config: Config, members: int,
     return paths
 
 
+def _check_one_pass(config: Config) -> None:
+    """Refuse what stacked members cannot have."""
+    settings = config.training
+    found = {
+        f"training.optimizer: {settings.optimizer}": settings.optimizer not in ("adam", "adamw", "amsgrad"),
+        f"dtype: {config.dtype}": config.dtype not in ("float32", "float64"),
+        "own_shifts: true": any(dataset.own_shifts for dataset in config.data.train),
+    }
+    for setting, refused in found.items():
+        if refused:
+            raise ConfigError(
+                f"Members that are trained in one pass cannot have '{setting}'.\n"
+                "Leave it out, or train them one after another (batched=False)."
+            )
+
+
 def _optimizer(parameters: list[Tensor], config: Config) -> torch.optim.Optimizer:
     """One that works entry by entry, so that stacked members do not see one another."""
     settings = config.training
-    if settings.optimizer not in ("adam", "adamw", "amsgrad"):
-        raise ConfigError(
-            f"Members are trained in one pass with adam, adamw or amsgrad. Got '{settings.optimizer}' instead.\n"
-            "Set training.optimizer: adam, or train them one after another (batched=False)."
-        )
     values: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **values)

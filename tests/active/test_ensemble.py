@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from asenequip.active.ensemble import member_gradients, stack, train_ensemble
-from asenequip.train.config import parse_config
+from asenequip.train.config import ConfigError, parse_config
 from asenequip.train.data import collate
 from asenequip.train.loss import LossFunction
 from asenequip.train.prepare import prepare
@@ -45,3 +45,16 @@ def test_members_differ_and_make_an_ensemble(batched, tmp_path):
     assert len(paths) == 2
     calculator = Ensemble(paths, device="cpu")
     assert calculator.uncertainty(frames[0]).forces.min() > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"training": {"optimizer": "muon"}},
+        {"dtype": "bfloat16"},
+        {"data": {"train": [{"path": "other.extxyz", "own_shifts": True}]}},
+    ],
+)
+def test_what_one_pass_cannot_do_is_refused(change, tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot have(.|\n)*batched=False"):
+        train_ensemble(None, small_settings(tmp_path, **change), members=2, batched=True)
