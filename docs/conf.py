@@ -17,7 +17,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build", "generated/tables.md", "generated/study.md"]
+exclude_patterns = ["_build", "generated/tables.md", "generated/study.md", "generated/accuracy.md"]
 html_theme = "furo"
 html_title = f"asenequip {release}"
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
@@ -32,6 +32,7 @@ napoleon_use_ivar = True
 def setup(app: Any) -> None:
     """Write the tables before the pages are read."""
     sys.path.insert(0, str(Path(__file__).parent))
+    import accuracy_tables
     import study_tables
     import tables
 
@@ -39,3 +40,4 @@ def setup(app: Any) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "tables.md").write_text(tables.page())
     (folder / "study.md").write_text(study_tables.page())
+    (folder / "accuracy.md").write_text(accuracy_tables.page())
