@@ -13,95 +13,19 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from ase import Atoms, units
-from ase.build import bulk, fcc100, fcc111, molecule
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read, write
-from ase.md.langevin import Langevin
-from learning import RESULTS, emt, force_rmse, frozen, keep, published, small
+from ase import Atoms
+from learning import RESULTS, force_rmse, keep, small
+from pools import ALLOYS, MOLECULES, emt_frames, kept_frames, molecule_frames, published_frames
 
 from asenequip import AllegroCalculator
 from asenequip.active import select_frames
-from asenequip.integrators import draw_velocities
 from asenequip.train import fit
 from asenequip.uncertainty import frame_deviation
-
-# -- Cu-Au-Ni by EMT --------------------------------------------------------------------------------------------------
-
-
-def alloy(rng: np.random.Generator, squeeze: float = 1.0) -> Atoms:
-    """A random Cu-Au-Ni alloy of 16 atoms at the mean lattice constant, compressed by a factor."""
-    shares = rng.dirichlet([1, 1, 1])
-    symbols = rng.choice(["Cu", "Au", "Ni"], size=16, p=shares)
-    a = float(np.mean([{"Cu": 3.61, "Au": 4.08, "Ni": 3.52}[s] for s in symbols]))
-    atoms = bulk("Cu", "fcc", a=a * squeeze, cubic=True) * (2, 2, 1)
-    atoms.symbols = symbols
-    return atoms
-
-
-def trajectory(atoms: Atoms, temperature: float, frames: int, rng: np.random.Generator) -> list[Atoms]:
-    """Frames of EMT dynamics, 40 fs apart, after 100 fs."""
-    atoms.calc = EMT()
-    draw_velocities(atoms, 2 * temperature, rng)
-    moves = Langevin(atoms, 4 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng, fixcm=False)
-    moves.run(25)
-    found = []
-    for _ in range(frames):
-        moves.run(10)
-        found.append(frozen(atoms))
-    return found
-
-
-def slabs(rng: np.random.Generator, count: int) -> list[Atoms]:
-    """Rattled (111) and (100) slabs of random alloys."""
-    found = []
-    for k in range(count):
-        slab = (fcc111, fcc100)[k % 2]("Cu", (2, 2, 4), a=3.75, vacuum=6.0)
-        slab.symbols = rng.choice(["Cu", "Au", "Ni"], size=len(slab))
-        slab.positions += 0.08 * rng.standard_normal(slab.positions.shape)
-        slab.pbc = True
-        found.append(emt(slab))
-    return found
-
-
-def emt_frames(seed: int) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
-    """Pool and tests: the pool is as a user's is, mostly dynamics at room temperature, with some of everything else."""
-    rng = np.random.default_rng(seed)
-
-    def many(systems: int, frames: int, temperature: float, squeeze: float) -> list[Atoms]:
-        return [f for _ in range(systems) for f in trajectory(alloy(rng, squeeze), temperature, frames, rng)]
-
-    pool = many(20, 20, 300.0, 1.0) + many(5, 10, 1200.0, 1.0) + many(5, 10, 300.0, 0.94) + slabs(rng, 30)
-    tests = {
-        "1200 K": many(12, 4, 1200.0, 1.0),
-        "compressed by 6 % a side, 1200 K": many(12, 4, 1200.0, 0.94),
-        "300 K": many(8, 4, 300.0, 1.0),
-    }
-    return pool, tests
-
-
-Frames = tuple[list[Atoms], dict[str, list[Atoms]]]
-"""Pool and tests."""
-
-
-def kept_frames(name: str, folder: Path, make: Callable[[], Frames]) -> Frames:
-    """Frames of a folder where an earlier call has kept them, or made now."""
-    path = folder / f"frames_{name}.json"
-    if not path.exists():
-        pool, tests = make()
-        folder.mkdir(parents=True, exist_ok=True)
-        for part, frames in {"pool": pool, **tests}.items():
-            write(folder / f"{name} {part}.extxyz", frames)
-        path.write_text(json.dumps(list(tests)))
-    parts = json.loads(path.read_text())
-    return read(folder / f"{name} pool.extxyz", ":"), {p: read(folder / f"{name} {p}.extxyz", ":") for p in parts}
 
 
 def choose(strategy: str, pool: list[Atoms], taken: list[int], count: int, calculator: AllegroCalculator, seed: int):
@@ -129,6 +53,8 @@ def lengthen(run: dict, pool: list[Atoms], tests: dict[str, list[Atoms]], option
     folder = options.frames / f"{run['strategy']} {seed} {size} {options.steps}"
     model = {"cutoff": options.cutoff, "species": sorted({s for atoms in pool for s in atoms.symbols})}
     settings = {**small(folder, seed, size, options.steps, options.batch, **model), "start": start}
+    if "energy" not in pool[0].calc.results:
+        settings["loss"] = {"energy": 0.0, "stress": 0.0}
     calculator = AllegroCalculator(fit([pool[k] for k in run["taken"]], settings).path, device="cpu")
     errors = {test: force_rmse(calculator, frames) for test, frames in tests.items()}
     row = {"labels": size, "atoms": sum(len(pool[k]) for k in run["taken"]), **errors}
@@ -140,13 +66,16 @@ def lengthen(run: dict, pool: list[Atoms], tests: dict[str, list[Atoms]], option
 
 STRATEGIES = ("active", "random", "farthest point")
 ALL = "all, geometric mean"
+NO_ERRORS = ("labels", "atoms", "seconds")
+"""Of a row, what is no error."""
 
 
 def curves(options: argparse.Namespace) -> None:
     """Cu-Au-Ni."""
     for seed in options.seeds:
         pool, tests = kept_frames(str(seed), options.frames, partial(emt_frames, seed))
-        add_runs("curve", pool, tests, seed, options, {"labels by": "ase.calculators.emt.EMT"})
+        add_runs("curve", pool, tests, seed, options)
+    write_record("curve", earlier("curve", options), options, {"labels by": "ase.calculators.emt.EMT", "pool": ALLOYS})
     draw(earlier("curve", options), ["1200 K", "compressed by 6 % a side, 1200 K"], "curve")
 
 
@@ -156,17 +85,20 @@ def add_runs(
     tests: dict[str, list[Atoms]],
     seed: int,
     options: argparse.Namespace,
-    account: dict[str, object],
 ) -> None:
-    """Learning curves of one seed that are not in the results yet, each written when it is there."""
+    """Learning curves of one seed that are not in the record yet, each row written when it is there."""
     for strategy in options.strategies:
         run = begun(name, strategy, seed, options)
         while len(run["rows"]) < len(options.sizes):
             lengthen(run, pool, tests, options)
             others = [run for run in earlier(name, options) if (run["strategy"], run["seed"]) != (strategy, seed)]
-            runs = [*others, run]
-            found = {**account, **same_for_all(options), "runs": runs}
-            keep(name, {**found, **summary(runs, options.sizes)})
+            keep(name, {**same_for_all(options), "runs": [*others, run]})
+
+
+def write_record(name: str, runs: list[dict], options: argparse.Namespace, account: dict[str, object]) -> None:
+    """Runs with what was learned from, under "pool" the sizes of its parts in order, and with what follows."""
+    found = {**account, **same_for_all(options), **summary(runs, options.sizes, account["pool"])}
+    keep(name, {**found, "runs": runs})
 
 
 def begun(name: str, strategy: str, seed: int, options: argparse.Namespace) -> dict:
@@ -176,7 +108,7 @@ def begun(name: str, strategy: str, seed: int, options: argparse.Namespace) -> d
         if run["strategy"] == strategy:
             return run
     new: dict = {"strategy": strategy, "seed": seed, "taken": [], "rows": [], "models": []}
-    if same:
+    if same and (options.frames / same[0]["models"][0]).exists():
         new |= {"taken": same[0]["taken"][: options.sizes[0]], "rows": same[0]["rows"][:1]}
         new["models"] = same[0]["models"][:1]
     return new
@@ -188,31 +120,63 @@ def same_for_all(options: argparse.Namespace) -> dict[str, object]:
 
 
 def earlier(name: str, options: argparse.Namespace) -> list[dict]:
-    """Runs of an earlier call with the same sizes and steps, to be added to."""
+    """Runs of earlier calls, to be added to.
+
+    Raises
+    ------
+    SystemExit
+        If they have other settings.
+    """
     path = RESULTS / f"active_{name}.json"
     if not path.exists():
         return []
     found = json.loads(path.read_text())
-    same = all(found.get(key) == value for key, value in same_for_all(options).items())
-    return found["runs"] if same else []
+    other = {key: found.get(key) for key, value in same_for_all(options).items() if found.get(key) != value}
+    if other:
+        raise SystemExit(f"The runs in '{path}' have other settings, {other}.\nGive the same, or remove that file.")
+    return found["runs"]
 
 
-def summary(runs: list[dict], sizes: list[int]) -> dict[str, object]:
-    """Means over seeds, and the labels that each strategy needs for the error that random reaches with all of its."""
-    runs = [run for run in runs if len(run["rows"]) == len(sizes)]
+def drop_runs(name: str, options: argparse.Namespace) -> None:
+    """Take the runs that are to be made again, by strategy and seed, out of the record."""
+    runs = earlier(name, options)
+    kept = [run for run in runs if run["strategy"] not in options.again or run["seed"] not in options.seeds]
+    if len(kept) < len(runs):
+        path = RESULTS / f"active_{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "runs": kept}, indent=1) + "\n")
+
+
+def summary(runs: list[dict], sizes: list[int], parts: dict[str, int]) -> dict[str, object]:
+    """Means over the seeds that all strategies have.
+
+    Of errors and of the labels taken from each part of the pool; and the labels that each strategy needs for the error
+    that random reaches with all of its.
+    """
+    done = {s: {r["seed"]: r for r in runs if r["strategy"] == s and len(r["rows"]) == len(sizes)} for s in STRATEGIES}
+    done = {strategy: found for strategy, found in done.items() if found}
+    seeds = sorted(set.intersection(*map(set, done.values()))) if done else []
+    if not seeds:
+        return {}
     table: dict[str, dict[str, list[float]]] = {}
-    for test in [key for key in runs[0]["rows"][0] if key not in ("labels", "atoms", "seconds")] if runs else []:
+    needed, taken = {}, {}
+    for test in [key for key in done[next(iter(done))][seeds[0]]["rows"][0] if key not in NO_ERRORS]:
         table[test] = {}
-        for strategy in STRATEGIES:
-            rows = [[row[test] for row in run["rows"]] for run in runs if run["strategy"] == strategy]
-            if rows:
-                table[test][strategy] = np.exp(np.mean(np.log(rows), axis=0)).round(5).tolist()
-    needed = {}
-    for test, means in table.items():
-        if "random" in means:
-            level = means["random"][-1]
-            needed[test] = {s: labels_for(level, sizes, values) for s, values in means.items()}
-    return {"mean force rmse, eV/A": table, "labels for random's last error": needed}
+        for strategy, found in done.items():
+            rows = [[row[test] for row in found[seed]["rows"]] for seed in seeds]
+            table[test][strategy] = np.exp(np.mean(np.log(rows), axis=0)).round(5).tolist()
+        if "random" in done:
+            level = table[test]["random"][-1]
+            needed[test] = {s: labels_for(level, sizes, values) for s, values in table[test].items()}
+    for strategy, found in done.items():
+        chosen = np.concatenate([found[seed]["taken"] for seed in seeds])
+        counts = np.histogram(chosen, np.cumsum([0, *parts.values()]))[0] / len(seeds)
+        taken[strategy] = dict(zip(parts, counts.round(1).tolist(), strict=True))
+    return {
+        "seeds": seeds,
+        "mean force rmse, eV/A": table,
+        "labels for random's last error": needed,
+        "mean labels of each part of the pool": taken,
+    }
 
 
 def labels_for(level: float, sizes: list[int], errors: list[float]) -> float | None:
@@ -248,87 +212,22 @@ def draw(runs: list[dict], tests: list[str], name: str) -> None:
     figure.savefig(RESULTS / f"active_{name}.png", dpi=130)
 
 
-# -- molecules by GFN1-xTB --------------------------------------------------------------------------------------------
-
-MOLECULES = {"CH3CH2OH": 240, "CH3CONH2": 60, "CH3COOH": 60}
-"""Frames of each in the pool: ethanol, acetamide, acetic acid, as named in ASE's G2 set."""
-
-
-def molecule_frames(seed: int) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
-    """Pool of dynamics at 300 K; tests at 300 K and 1200 K, from other runs; a frame each 20 fs after 100 fs."""
-    from tblite.ase import TBLite
-
-    rng = np.random.default_rng(seed)
-
-    def run(temperature: float, frames: dict[str, int]) -> list[Atoms]:
-        found = []
-        for name, count in frames.items():
-            atoms = molecule(name)
-            atoms.calc = TBLite(method="GFN1-xTB", verbosity=0)
-            draw_velocities(atoms, 2 * temperature, rng)
-            timing = {"timestep": 0.5 * units.fs, "friction": 0.01 / units.fs}
-            moves = Langevin(atoms, temperature_K=temperature, rng=rng, fixcm=False, **timing)
-            moves.run(200)
-            for _ in range(count):
-                moves.run(40)
-                found.append(frozen(atoms))
-        return found
-
-    return run(300.0, MOLECULES), {f"{t:g} K": run(t, dict.fromkeys(MOLECULES, 20)) for t in (300.0, 1200.0)}
-
-
 def molecules(options: argparse.Namespace) -> None:
     """Ethanol, acetamide and acetic acid: one pool, three choices of the first labels and weights."""
     pool, tests = kept_frames("molecules", options.frames, lambda: molecule_frames(0))
     for seed in options.seeds:
-        add_runs("molecules", pool, tests, seed, options, {"labels by": "GFN1-xTB", "pool": MOLECULES})
+        add_runs("molecules", pool, tests, seed, options)
+    write_record("molecules", earlier("molecules", options), options, {"labels by": "GFN1-xTB", "pool": MOLECULES})
     draw(earlier("molecules", options), list(tests), "molecules")
-
-
-# -- published DFT frames ---------------------------------------------------------------------------------------------
-
-
-def forces_only(frames: list[Atoms]) -> list[Atoms]:
-    """Copies with forces alone, so that different zeros of energy do not matter."""
-    found = []
-    for atoms in frames:
-        bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-        bare.calc = SinglePointCalculator(bare, forces=atoms.get_forces())
-        found.append(bare)
-    return found
-
-
-def split_by_time(frames: list[Atoms], every: int, of_test: int) -> tuple[list[Atoms], list[Atoms]]:
-    """Of the first four fifths of a trajectory each so-manieth frame, and of the rest."""
-    early = round(0.8 * len(frames))
-    return frames[:early:every], frames[early::of_test]
-
-
-def published_frames(folder: Path) -> tuple[list[Atoms], dict[str, list[Atoms]]]:
-    """Pool and tests: Li6PS5Cl, sixteen Li-P-S systems and lithium; forces only; tests are later in time.
-
-    Lithium comes with a test set of its own.
-    """
-    by_system: dict[str, list[Atoms]] = {}
-    for atoms in published(folder, "lips20"):
-        by_system.setdefault(atoms.info["system"], []).append(atoms)
-    argyrodite = [published(folder, "lpscl", pattern) for pattern in ("*600K*", "*1200K*")]
-    parts = {
-        "Li6PS5Cl": [split_by_time(frames, 4, 4) for frames in argyrodite],
-        "Li-P-S": [split_by_time(frames, 2, 3) for frames in by_system.values()],
-        "Li": [(published(folder, "mlearn_Li", "training*"), published(folder, "mlearn_Li", "test*"))],
-    }
-    pool = [atoms for pairs in parts.values() for early, _ in pairs for atoms in early]
-    tests = {name: [atoms for _, late in pairs for atoms in late] for name, pairs in parts.items()}
-    return forces_only(pool), {name: forces_only(frames) for name, frames in tests.items()}
 
 
 def pools(options: argparse.Namespace) -> None:
     """Published DFT frames."""
-    pool, tests = published_frames(options.data)
-    sizes = {"pool": len(pool), **{f"tests, {name}": len(frames) for name, frames in tests.items()}}
+    pool, tests, sizes = published_frames(options.data)
     for seed in options.seeds:
-        add_runs("pool", pool, tests, seed, options, {"frames": sizes})
+        add_runs("pool", pool, tests, seed, options)
+    account = {"pool": sizes, "tests": {name: len(frames) for name, frames in tests.items()}}
+    write_record("pool", earlier("pool", options), options, account)
     draw(earlier("pool", options), [*tests, ALL], "pool")
 
 
@@ -340,6 +239,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="those of earlier calls are kept")
     parser.add_argument("--frames", type=Path, help="folder that keeps frames and potentials between calls")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES)
+    parser.add_argument("--again", nargs="+", choices=STRATEGIES, default=(), help="make runs of these again")
     parser.add_argument("--sizes", type=int, nargs="+", default=[15, 30, 60, 120])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=4)
@@ -347,6 +247,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.frames = options.frames or Path(tempfile.mkdtemp())
+    drop_runs(options.what, options)
     {"curve": curves, "molecules": molecules, "pool": pools}[options.what](options)
 
 

@@ -21,8 +21,8 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read
-from bench_active import published_frames
 from learning import RESULTS, emt, keep, published, small
+from pools import published_frames
 
 from asenequip import AllegroCalculator
 from asenequip.train import fit
@@ -115,7 +115,7 @@ def phases(options: argparse.Namespace) -> None:
     The frames are those of the pool that were not taken when the potential of the second size was trained. "Compounds":
     without lithium metal, whose small errors any measure finds.
     """
-    pool, _ = published_frames(options.data)
+    pool, _, _ = published_frames(options.data)
     record = json.loads((RESULTS / "active_pool.json").read_text())
     rows: list[dict[str, object]] = []
     for run in record["runs"]:

@@ -53,7 +53,7 @@ def cut_out(
     radius : float
         Angstrom.
     cutoff : float
-        Of the potential, Angstrom; below ``radius``.
+        Of the potential, Angstrom; at most ``radius``.
     vacuum : float
         Least distance between a cut-out and its periodic images, Angstrom.
 
@@ -64,7 +64,7 @@ def cut_out(
     Raises
     ------
     ValueError
-        For an index out of range, or a radius not above the cutoff.
+        For an index out of range, or a radius below the cutoff.
     """
     if not 0 <= center < len(atoms):
         raise parameter_error("center", "cut_out", f"an index from 0 to {len(atoms) - 1}", center)
@@ -88,13 +88,9 @@ def cut_out(
 
 def surroundings(atoms: Atoms, center: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """All other atoms and images within a radius of one atom: indices (m,) and vectors from it (m, 3), by distance."""
-    first, second, vectors = neighbor_list("ijD", _around(atoms, center), radius)
+    geometry = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    first, second, vectors = neighbor_list("ijD", geometry, radius)
     mine = first == center
     indices, vectors = second[mine], vectors[mine]
     order = np.argsort(np.linalg.norm(vectors, axis=1), kind="stable")
     return indices[order], vectors[order]
-
-
-def _around(atoms: Atoms, center: int) -> Atoms:
-    """A copy with nothing but geometry."""
-    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ from ase import Atoms
 from asenequip.errors import parameter_error
 
 METHODS = ("random", "uncertain", "diverse", "novel", "sparse", "mixed")
+UNSURE = ("uncertain", "mixed")
+"""Methods that ask for the uncertainty of frames."""
 JUDGES = {"novel": "Novelty", "sparse": "Sparsity"}
 """Methods that judge by `asenequip.active.novelty`, and what of it they take."""
 
@@ -104,6 +106,38 @@ def farthest_points(
     return np.array(chosen, int)
 
 
+def one_of_each(
+    points: np.ndarray,
+    elements: Sequence[Collection[str]],
+    known: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+) -> list[int]:
+    """For each element in turn that no point chosen here has, the farthest point among those that have it.
+
+    Parameters
+    ----------
+    points : (m, d) float64
+    elements : sequence of m collections of str
+        Of each point, the elements that are to be covered.
+    known, weights
+        See `farthest_points`.
+
+    Returns
+    -------
+    list of int
+        At most as many as there are elements.
+    """
+    points = np.asarray(points, np.float64)
+    chosen: list[int] = []
+    for element in sorted({name for names in elements for name in names}):
+        if not any(element in elements[k] for k in chosen):
+            having = np.array([k for k, names in enumerate(elements) if element in names])
+            before = points[chosen] if known is None else np.concatenate([known, points[chosen]])
+            weight = None if weights is None else weights[having]
+            chosen.append(int(having[farthest_points(points[having], 1, before, weight)[0]]))
+    return chosen
+
+
 def select(
     points: np.ndarray,
     count: int,
@@ -111,6 +145,7 @@ def select(
     method: str = "mixed",
     uncertainties: np.ndarray | None = None,
     novelties: np.ndarray | None = None,
+    elements: Sequence[Collection[str]] | None = None,
     known: np.ndarray | None = None,
     tolerance: float = 1e-6,
     seed: int = 0,
@@ -127,9 +162,13 @@ def select(
         "uncertain": the largest uncertainties. "diverse": farthest points, also from the known ones. "novel": the
         largest novelties. "sparse": farthest points with distances weighted by novelties, those of 0 or less last.
         "mixed": farthest points whose distances are weighted by uncertainty (and novelty, each in
-        units of its median), so that a batch is uncertain without being all alike.
+        units of its median), so that a batch is uncertain without being all alike; before these, one for each of the
+        ``elements``.
     uncertainties, novelties : (m,) float64, optional
         What the methods of these names need.
+    elements : sequence of m collections of str, optional
+        Of each candidate, the elements that nothing known has. What a potential says of these is made up, its
+        uncertainty too, and where they are few among an alloy's or a compound's atoms the descriptors change little.
     known : (k, d) float64, optional
         Descriptors of what is labelled already.
     tolerance : float
@@ -169,15 +208,30 @@ def select(
                 weights = weights * (1.0 if values is None else _relative(np.asarray(values, np.float64)[kept]))
         elif method == "sparse":
             weights = _positive(np.asarray(novelties, np.float64)[kept])
-        chosen = farthest_points(points[kept], int(count), known, weights)
+        first: list[int] = []
+        if method == "mixed" and elements is not None:
+            first = one_of_each(points[kept], [elements[k] for k in kept], known, weights)[:count]
+        chosen = _go_on(points[kept], int(count), first, known, weights)
     indices = kept[chosen]
-    return Selection(indices, [_reason(method, k, uncertainties, novelties) for k in indices])
+    return Selection(indices, [_reason(method, k, uncertainties, novelties, elements) for k in indices])
+
+
+def _go_on(
+    points: np.ndarray, count: int, first: list[int], known: np.ndarray | None, weights: np.ndarray | None
+) -> np.ndarray:
+    """Add farthest points to the first ones, up to a count of all."""
+    if not first:
+        return farthest_points(points, count, known, weights)
+    left = np.setdiff1d(np.arange(len(points)), first)
+    before = points[first] if known is None else np.concatenate([known, points[first]])
+    more = farthest_points(points[left], count - len(first), before, None if weights is None else weights[left])
+    return np.concatenate([first, left[more]])
 
 
 def _relative(values: np.ndarray) -> np.ndarray:
-    """Values in units of their median; ones where that is zero."""
-    middle = float(np.median(values)) if len(values) else 0.0
-    return values / middle if middle > 0 else np.ones(len(values))
+    """Values in units of their median, all of them positive and finite."""
+    values = _positive(values)
+    return values / np.median(values) if len(values) else values
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
@@ -186,8 +240,15 @@ def _positive(values: np.ndarray) -> np.ndarray:
     return np.clip(values, 1e-9 * limit, 1e9 * limit)
 
 
-def _reason(method: str, k: int, uncertainties: np.ndarray | None, novelties: np.ndarray | None) -> str:
+def _reason(
+    method: str,
+    k: int,
+    uncertainties: np.ndarray | None,
+    novelties: np.ndarray | None,
+    elements: Sequence[Collection[str]] | None,
+) -> str:
     parts = [method]
+    parts += [] if not elements else [f"new element {name}" for name in sorted(elements[k])]
     parts += [] if uncertainties is None else [f"uncertainty {uncertainties[k]:.3g}"]
     parts += [] if novelties is None else [f"novelty {novelties[k]:.3g}"]
     return ", ".join(parts)
@@ -265,7 +326,7 @@ def select_frames(
         `asenequip.active.Sparsity`, which is above 0 outside of all their clusters.
     uncertainty : callable, optional
         Of a frame, such as ``lambda atoms: frame_deviation(calculator.evaluator, atoms)``, see
-        `asenequip.uncertainty.frame_deviation`.
+        `asenequip.uncertainty.frame_deviation`; asked by "mixed" and "uncertain" alone.
     known : sequence of ase.Atoms
         Frames that are labelled already.
     seed : int
@@ -278,7 +339,9 @@ def select_frames(
         return Selection(np.zeros(0, int), [])
     every = describe_frames([*frames, *known], descriptor)
     points, before = every[: len(frames)], every[len(frames) :]
-    uncertainties = None if uncertainty is None else np.array([uncertainty(atoms) for atoms in frames])
+    uncertainties = None
+    if uncertainty is not None and method in UNSURE:
+        uncertainties = np.array([uncertainty(atoms) for atoms in frames])
     novelties = None
     if method in JUDGES:
         from asenequip.active import novelty
@@ -287,6 +350,14 @@ def select_frames(
             raise parameter_error("known", "select_frames", f'at least one frame, for the method "{method}"', known)
         judge = getattr(novelty, JUDGES[method])(descriptor).fit(known)
         novelties = np.array([judge(atoms).max(initial=0.0) for atoms in frames])
+    old = {symbol for atoms in known for symbol in atoms.symbols}
     return select(
-        points, count, method=method, uncertainties=uncertainties, novelties=novelties, known=before, seed=seed
+        points,
+        count,
+        method=method,
+        uncertainties=uncertainties,
+        novelties=novelties,
+        elements=[set(atoms.symbols) - old for atoms in frames] if old else None,
+        known=before,
+        seed=seed,
     )

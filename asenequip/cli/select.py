@@ -58,13 +58,12 @@ def select(
     check_output(output)
     candidates = read_frames(frames, index)
     calculator = open_calculator(model, device, dtype)
-    unsure = method in ("mixed", "uncertain")
     found = select_frames(
         candidates,
         count,
         calculator.descriptors,
         method=method,
-        uncertainty=(lambda atoms: frame_deviation(calculator.evaluator, atoms)) if unsure else None,
+        uncertainty=lambda atoms: frame_deviation(calculator.evaluator, atoms),
         known=read_frames(known) if known is not None else [],
         seed=seed,
     )

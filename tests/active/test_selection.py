@@ -63,6 +63,40 @@ def test_uncertain_takes_the_largest_and_mixed_spreads_them():
     assert select(points, 2, method="mixed", uncertainties=doubt).indices.tolist() == [0, 3]
 
 
+def test_mixed_takes_one_of_each_new_element_first():
+    points = np.array([[1.0], [2.0], [9.0], [1.1], [1.3]])
+    doubt = np.array([1.0, 1.0, 9.0, 1.0, 1.0])
+    elements = [set(), {"Cl"}, set(), {"Cl", "Br"}, {"Br"}]
+    known = np.array([[0.0]])
+    options = {"uncertainties": doubt, "known": known, "elements": elements}
+    assert select(points, 3, **options).indices.tolist() == [4, 1, 2]  # of Br the farther, of Cl, and the uncertain
+    assert select(points, 1, **options).indices.tolist() == [4]
+    assert select(points, 2, method="diverse", known=known, elements=elements).indices.tolist() == [2, 1]
+
+
+def test_a_frame_with_a_new_element_is_taken_however_like_the_known_ones_it_seems():
+    known = [bulk("Cu", cubic=True) * (2, 2, 2)]
+    far = [bulk("Cu", cubic=True, a=a) for a in (4.2, 4.5)]
+    dilute = [known[0].copy() for _ in range(2)]
+    for k, atoms in enumerate(dilute):
+        atoms.symbols[k] = "Al"
+        atoms.rattle(0.01 + 0.01 * k, seed=k)
+    found = select_frames(
+        [*far, *dilute], 2, coordination, known=known, uncertainty=lambda atoms: float(len(atoms) < 9)
+    )
+    assert found.indices[0] in (2, 3)
+    assert found.indices[1] in (0, 1)
+    assert "new element Al" in found.reasons[0]
+
+
+def test_infinite_novelty_counts_most_and_spoils_nothing():
+    points = np.arange(4.0)[:, None]
+    for novelties in ([1.0, np.inf, 1.0, 1.0], [1.0, np.inf, np.inf, np.inf]):
+        chosen = select(points, 4, novelties=np.array(novelties), known=np.array([[-1.0]])).indices
+        assert novelties[chosen[0]] == np.inf
+        assert sorted(chosen.tolist()) == [0, 1, 2, 3]
+
+
 def test_no_candidates_no_choice():
     for method in ("mixed", "diverse", "random"):
         assert len(select(np.zeros((0, 3)), 4, method=method).indices) == 0
