@@ -97,8 +97,17 @@ def _warn_failure(message: str) -> None:
 
 @functools.lru_cache(maxsize=1)
 def toolchain() -> str:
-    """What a compiled kernel depends on besides its source: compiler, flags, and the processor's features."""
-    command = compiler() or ()
+    """What a compiled kernel depends on besides its source: compiler, flags, and the processor's features.
+
+    Raises
+    ------
+    OSError
+        If there is no compiler.
+    """
+    command = compiler()
+    if command is None:
+        remedy = "Install g++ or clang++, or name one in the environment variable CXX."
+        raise FileNotFoundError(f"No C++ compiler was found. {remedy}")
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
     features = platform.machine() + platform.processor()
     try:
@@ -120,21 +129,30 @@ def compile_library(source: str) -> ctypes.CDLL:
         If there is no compiler, or it fails.
     """
     key = hashlib.sha256((source + toolchain()).encode()).hexdigest()[:32]
-    directory = cache_directory() / "kernels"
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        writable = os.access(directory, os.W_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        directory = _temporary_directory()
-    path = directory / f"{key}.so"
-    if path.exists():
+    directory = writable_folder("kernels")
+    for path in sorted(directory.glob(f"{key}-*.so")):
         try:
-            return ctypes.CDLL(str(path))
-        except OSError:  # built elsewhere or damaged: built anew below
-            pass
-    return _build(source, path)
+            if path.stem == f"{key}-{_content(path)}":  # the system would crash on one that is cut off
+                return ctypes.CDLL(str(path))
+        except OSError:  # built elsewhere, or gone by now: built anew below
+            continue
+    return _build(source, directory, key)
+
+
+def writable_folder(name: str) -> Path:
+    """A folder of the cache, or one that lasts as long as the process where the cache cannot be written."""
+    folder = cache_directory() / name
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return _temporary_directory()
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 @functools.lru_cache(maxsize=1)
@@ -142,10 +160,10 @@ def _temporary_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="asenequip-kernels-"))
 
 
-def _build(source: str, path: Path) -> ctypes.CDLL:
-    """Compile, check that it loads, and move into place: processes that race write the same file, each in one step."""
+def _build(source: str, directory: Path, key: str) -> ctypes.CDLL:
+    """Compile, check that it loads, and move into place in one step, under a name that tells the content."""
     command = compiler() or ()
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
+    with tempfile.TemporaryDirectory(dir=directory, prefix="build-") as folder:
         text, target = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
         text.write_text(source, encoding="utf-8")
         failure = "no attempt was made"
@@ -161,6 +179,6 @@ def _build(source: str, path: Path) -> ctypes.CDLL:
             except OSError as error:
                 failure = str(error)
                 continue
-            os.replace(target, path)
+            os.replace(target, directory / f"{key}-{_content(target)}.so")
             return library
     raise OSError(f"{shlex.join(command)} failed: {failure}")

@@ -107,7 +107,7 @@ def build(sizes: str = "SMALLBIG") -> Path:
     digest = hashlib.sha256(source.read_bytes() + repr((sizes, native.compiler(), sys.platform)).encode())
     for header in sorted((headers / "lammps").glob("*.h")):
         digest.update(header.read_bytes())
-    path = native.cache_directory() / "lammps" / f"asenequip-{digest.hexdigest()[:32]}-plugin.so"
+    path = native.writable_folder("lammps") / f"asenequip-{digest.hexdigest()[:32]}-plugin.so"
     if not path.exists():
         _compile(source, path, ["-DLAMMPS_" + sizes, f"-I{headers / 'lammps'}", *_mpi_include()])
     return path
@@ -139,7 +139,6 @@ def _compile(source: Path, path: Path, options: list[str]) -> None:
             "LAMMPS needs a C++ compiler once, to build the pair style, and none was found.\n"
             "Install g++ or clang++, or name one in the environment variable CXX."
         )
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=path.parent, suffix=".so")
     os.close(handle)
     line = [*command, "-std=c++17", "-O2", "-fPIC", "-shared", *options, str(source), "-o", part]
