@@ -1,17 +1,22 @@
-"""The documentation says what the code says: README's commands, error texts, links, verbs."""
+"""The documentation says what the code says: README's commands, error texts, links, verbs, flags, names, options."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import os
 import re
 import shlex
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
+import typer
 
 from asenequip.cli import app
+from asenequip.train.cli import app as training
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -75,3 +80,50 @@ def test_the_command_line_page_has_every_verb():
     text = (ROOT / "docs" / "command_line.md").read_text()
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     assert [name for name in names if f"`asenequip {name} " not in text] == []
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def documented(block: str) -> Iterator[tuple[str, object]]:
+    """Names that a block imports from the package, and what they are; fails where there is none."""
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "asenequip":
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                yield alias.asname or alias.name, getattr(module, alias.name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_of_the_pages_imports_and_calls_what_there_is(page):
+    names: dict[str, object] = {}
+    for block in python_blocks(page):
+        try:
+            names |= dict(documented(block))
+        except ImportError as error:
+            pytest.skip(str(error))
+        for call in ast.walk(ast.parse(block)):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and callable(names.get(call.func.id)):
+                options = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+                inspect.signature(names[call.func.id]).bind_partial(*call.args, **options)
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Page and line of each command of the package's that a page shows, one that goes on with a backslash joined."""
+    pattern = r"^(?:    |)(asenequip(?:-train)? (?:[^\n\\]|\\\n)*)$"
+    blocks = [(page, page.read_text().replace("\\\n", " ")) for page in PAGES]
+    return [(page.name, line) for page, text in blocks for line in re.findall(pattern, text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_commands_of_the_pages_have_the_flags_that_they_show(page, line):
+    program, *words = shlex.split(line, comments=True)
+    command = typer.main.get_command({"asenequip": app, "asenequip-train": training}[program])
+    while words and hasattr(command, "commands") and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    if hasattr(command, "commands"):  # asenequip-train CONFIG is short for asenequip-train run CONFIG
+        command = command.commands["run"]
+    flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    shown = words[: words.index("--")] if "--" in words else words
+    assert [word for word in shown if re.match("--?[a-zA-Z]", word) and word not in flags] == []
