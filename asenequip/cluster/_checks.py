@@ -1,4 +1,4 @@
-"""Checks of user input, and the one sentence in which every error of the subpackage is written."""
+"""Checks of user input."""
 
 from __future__ import annotations
 
@@ -7,33 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["as_period", "as_points", "check", "parameter_error"]
+from asenequip.errors import parameter_error
 
+__all__ = ["as_period", "as_points", "check"]
 
-def parameter_error(name: str, owner: str, must: str, got: Any, remedy: str) -> ValueError:
-    """Build the error of a parameter that cannot be used.
-
-    Parameters
-    ----------
-    name, owner : str
-        The parameter, and the class or function it belongs to.
-    must : str
-        What the parameter must be, completing "must be".
-    got : object
-        What was given.
-    remedy : str
-        One sentence that says what to do.
-
-    Returns
-    -------
-    ValueError
-        The error, to be raised by the caller.
-    """
-    return ValueError(f"The '{name}' parameter of {owner} must be {must}. Got {got!r} instead.\n{remedy}")
+_SMALLEST = 1e-120
+"""Spread of the coordinates below which, and over whose inverse, squares leave the range of floating-point numbers."""
 
 
 def check(condition: bool, name: str, owner: str, must: str, got: Any, remedy: str) -> None:
-    """Raise `parameter_error` unless `condition` holds."""
+    """Raise `asenequip.errors.parameter_error` unless `condition` holds."""
     if not condition:
         raise parameter_error(name, owner, must, got, remedy)
 
@@ -59,7 +42,8 @@ def as_points(points: ArrayLike, owner: str, *, minimum: int = 1, features: int 
     Raises
     ------
     ValueError
-        If the array is not two-dimensional, has too few points, is complex or holds a value that is not finite.
+        If the array is not two-dimensional, has too few points, is complex or holds a value that is not finite, or if
+        its spread is beyond what floating-point numbers can square.
     """
     from sklearn.utils.validation import check_array
 
@@ -71,6 +55,13 @@ def as_points(points: ArrayLike, owner: str, *, minimum: int = 1, features: int 
         estimator=owner,
         input_name="X",
     )
+    with np.errstate(over="ignore"):
+        spread = float(np.ptp(array, axis=0).max())
+    if spread and not _SMALLEST < spread < 1 / _SMALLEST:
+        raise ValueError(
+            f"The points given to {owner} spread over {spread:.1e}, and squares of distances would not be numbers.\n"
+            "Take another unit."
+        )
     if features is not None and array.shape[1] != features:
         raise ValueError(
             f"X has {array.shape[1]} features, but {owner} is expecting {features} features as input.\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,8 @@ class DensityPeaks(ClusterMixin, BaseEstimator):
 
     def fit(self, X: ArrayLike, y: Any = None) -> DensityPeaks:
         """Cluster the points `X`, shape (n_points, n_features)."""
-        check(self.z >= 0, "z", "DensityPeaks", "a float of at least 0", self.z, "The usual value is 1.65.")
+        real = isinstance(self.z, Real) and self.z >= 0
+        check(real, "z", "DensityPeaks", "a float of at least 0", self.z, "The usual value is 1.65.")
         density = BMTI() if self.density is None else self.density
         check(
             isinstance(density, KStarNN),

@@ -316,12 +316,20 @@ def test_estimators_clone_and_pickle(estimator):
         (BMTI(weights="none"), "The 'weights' parameter of BMTI must be"),
         (PAk(engine="other"), "The 'engine' parameter of PAk must be"),
         (DensityPeaks(z=-1.0), "The 'z' parameter of DensityPeaks must be"),
+        (DensityPeaks(z="high"), "The 'z' parameter of DensityPeaks must be"),
         (KStarNN(period=[1.0, 2.0, 3.0]), "The 'period' parameter of KStarNN must be"),
     ],
 )
 def test_wrong_parameters_are_named(estimator, words):
     with pytest.raises(ValueError, match=words):
         estimator.fit(mixture(100, 2, 22)[0])
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_points_whose_distances_have_no_squares_are_refused(unit):
+    points = np.random.default_rng(0).uniform(-1, 1, size=(50, 2))
+    with pytest.raises(ValueError, match="another unit"):
+        DensityPeaks().fit(unit * points)
 
 
 def test_many_coordinates_need_no_square_matrices():
