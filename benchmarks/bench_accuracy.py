@@ -37,7 +37,7 @@ def learning_curve(run: Path) -> list[dict[str, float]]:
     rows = []
     for minute in MINUTES:
         before = [line for line in epochs if line["seconds"] <= 60 * minute]
-        if before and epochs[-1]["seconds"] > 60 * minute:
+        if before and epochs[-1]["seconds"] > 61 * minute:  # the end has a row of its own
             rows.append({"minutes": float(minute), **_valid(before[-1])})
     return [*rows, {"minutes": epochs[-1]["seconds"] / 60, **_valid(epochs[-1])}]
 
