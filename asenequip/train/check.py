@@ -13,7 +13,7 @@ from asenequip.train.batching import pack
 from asenequip.train.config import Config
 from asenequip.train.data import ENERGY_UNITS, SPLITS, Frame, collate
 from asenequip.train.loss import LossFunction
-from asenequip.train.prepare import Prepared, prepare
+from asenequip.train.prepare import Prepared, prepare, remarks
 from asenequip.train.sources import load_data
 from asenequip.train.step import eager_step
 from asenequip.train.table import tabulate
@@ -22,6 +22,8 @@ _NET_FORCE = 0.05
 """eV/Angstrom per atom^(1/2): a larger net force is drift of the reference calculation, or a wrong key."""
 _OUTLIER = 20.0
 """Robust standard deviations of the energy per atom beyond which a frame is named."""
+_HIGH_STRESS = 1.0
+"""eV/Angstrom^3, 160 GPa: where the largest component is above it on half of the frames, the unit is another."""
 _MOST_NAMED = 5
 
 
@@ -42,8 +44,9 @@ def check_settings(config: Config) -> tuple[str, int]:
     own_zeros = {k for k, dataset in enumerate(config.data.train) if dataset.own_shifts}
     found = lint(every, frames["isolated"], prepared.species, own_zeros)
     lines = [_summary(prepared), _estimate(prepared)]
+    lines += [f"note: {text}" for text in remarks(prepared)]
     lines += [f"problem: {text}" for text in found]
-    lines.append(f"{len(found)} problems found." if found else "No problems found.")
+    lines.append(f"Problems found: {len(found)}." if found else "No problems found.")
     return "\n".join(lines), len(found)
 
 
@@ -60,7 +63,7 @@ def lint(
     own_zeros : collection of int
         Values of `Frame.dataset` of the sets whose energies have a zero of their own.
     """
-    checks = (_missing, _duplicates, _net_forces, _units, _stress_sign, _close_atoms)
+    checks = (_missing, _duplicates, _net_forces, _units, _stress_size, _stress_sign, _close_atoms)
     found = [text for check in checks for text in check(frames)]
     found += _outliers(frames, own_zeros)
     present = {str(frame.atoms.symbols[0]) for frame in isolated}
@@ -167,13 +170,20 @@ def _work_ratio(first: Frame, second: Frame) -> float | None:
     return change / work
 
 
+def _stress_size(frames: Sequence[Frame]) -> list[str]:
+    largest = [np.abs(frame.stress).max() for frame in frames if np.isfinite(frame.stress).all()]
+    if not largest or np.median(largest) < _HIGH_STRESS:
+        return []
+    return [f"half of the stresses are above {np.median(largest):.3g} eV/Angstrom^3: in GPa or kbar? (units.stress)"]
+
+
 def _stress_sign(frames: Sequence[Frame]) -> list[str]:
     """Compare stress with dE/dV over frames of one composition, where volumes differ."""
     groups: dict[str, list[Frame]] = {}
     for frame in frames:
         if np.isfinite(frame.energy) and np.isfinite(frame.stress).all() and frame.atoms.cell.rank == 3:
             groups.setdefault(frame.atoms.get_chemical_formula(), []).append(frame)
-    out = []
+    wrong = []
     for formula, group in groups.items():
         volumes = np.array([frame.atoms.get_volume() for frame in group])
         if len(group) < 5 or np.ptp(volumes) < 0.02 * volumes.mean():
@@ -181,10 +191,10 @@ def _stress_sign(frames: Sequence[Frame]) -> list[str]:
         pressure = np.array([-np.trace(frame.stress) / 3 for frame in group])
         slope = np.polyfit(volumes, pressure, 1)[0]
         if slope > 0:
-            out.append(
-                f"the pressure of {formula} grows with the volume: stress of the opposite sign? (stress_sign: -1)"
-            )
-    return out
+            wrong.append(formula)
+    named = ", ".join(wrong[:_MOST_NAMED]) + (" ..." if len(wrong) > _MOST_NAMED else "")
+    hint = "stress of the opposite sign? (units.stress_sign: -1)"
+    return [f"the pressure of {named} grows with the volume: {hint}"] if wrong else []
 
 
 def _close_atoms(frames: Sequence[Frame]) -> list[str]:
@@ -233,10 +243,10 @@ def _estimate(prepared: Prepared) -> str:
         step(batch, *arguments)
         times.append(time.perf_counter() - start)
     steps = settings.epochs * len(batches)
-    minutes = steps * min(times) / 60
-    limit = config.training.minutes
+    minutes, limit = steps * min(times) / 60, settings.minutes
+    length = f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} seconds"
     text = f"largest batch: {batch.graph.num_edges} edges, {min(times) * 1e3:.0f} ms a step"
     text += f" ({torch.get_num_threads()} threads)"
-    return f"{text}\ntraining: {steps} steps, about {minutes:.0f} minutes" + (
+    return f"{text}\ntraining: {steps} steps, about {length}" + (
         f", stopped after {limit:g} minutes" if limit is not None and limit < minutes else ""
     )

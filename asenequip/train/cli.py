@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-VERBS = ("init", "check", "preprocess", "run", "resume", "report", "schema")
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells use it."""
+EXIT_CODES = {
+    "ConfigError": 2,
+    "RunLockedError": 4,
+    "NonFiniteLossError": 5,
+    "FrameTooLargeError": 6,
+    "Interrupted": 130,
+}
+"""Of the errors that are a user's matter, by name: the modules that define them take a second to import."""
 
 app = typer.Typer(
     add_completion=False,
@@ -30,7 +35,8 @@ _Run = Annotated[Path, typer.Argument(help="Run directory.")]
 def main() -> None:
     """Entry point."""
     arguments = sys.argv[1:]
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+    verbs = {command.callback.__name__ for command in app.registered_commands if command.callback is not None}
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
         arguments = ["run", *arguments]
     app(arguments, prog_name="asenequip-train")
 
@@ -47,11 +53,13 @@ def run(
 
         settings = load_config(config, set_)
         if resume is not None:
-            _resume(resume, settings)
-            return
-        from asenequip.train.run import fit
+            from asenequip.train.resume import resume_run
 
-        fit(None, settings, quiet=False)
+            resume_run(resume, settings)
+        else:
+            from asenequip.train.run import fit
+
+            fit(None, settings, quiet=False)
 
 
 @app.command()
@@ -62,16 +70,10 @@ def resume(run: _Run, set_: _Set = []) -> None:  # noqa: B006
         from asenequip.train.rundir import RunDirectory
         from asenequip.train.settings_file import apply_overrides
 
-        old = RunDirectory(run).config()
-        _resume(run, parse_config(apply_overrides(old.model_dump(), set_)))
+        settings = parse_config(apply_overrides(RunDirectory(run).config().model_dump(), set_))
+        from asenequip.train.resume import resume_run
 
-
-def _resume(path: Path, settings: object) -> None:
-    from asenequip.train.config import Config
-    from asenequip.train.resume import resume_run
-
-    if isinstance(settings, Config):
-        resume_run(path, settings)
+        resume_run(run, settings)
 
 
 @app.command()
@@ -135,27 +137,12 @@ def schema() -> None:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Errors of the user's making as one sentence and exit code 2; an interrupted run as 130."""
+    """Errors that are a user's matter as their text and an exit code; others as they are."""
     try:
         yield
     except Exception as error:
-        code = _exit_code(error)
-        if code is None:
+        kind = type(error)
+        if kind.__name__ not in EXIT_CODES or not kind.__module__.startswith("asenequip."):
             raise
         typer.echo(str(error), err=True)
-        raise typer.Exit(code) from None
-
-
-def _exit_code(error: Exception) -> int | None:
-    from asenequip.train.config import ConfigError
-    from asenequip.train.rundir import RunLockedError
-
-    known: list[tuple[Callable[[], type[Exception]], int]] = [(lambda: ConfigError, 2), (lambda: RunLockedError, 4)]
-    if "asenequip.train.loop" in sys.modules:
-        loop = sys.modules["asenequip.train.loop"]
-        known += [(lambda: loop.NonFiniteLossError, 5), (lambda: loop.FrameTooLargeError, 6)]
-        known += [(lambda: loop.Interrupted, INTERRUPTED)]
-    for kind, code in known:
-        if isinstance(error, kind()):
-            return code
-    return None
+        raise typer.Exit(EXIT_CODES[kind.__name__]) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,7 +58,7 @@ class Dataset(_Strict):
     """One file or ASE database of labelled frames."""
 
     path: str
-    index: str = Field(default=":", description="Frames taken, as a Python slice.")
+    index: str = Field(default=":", pattern=r"^-?\d*(:-?\d*){0,2}$", description="Frames taken, as a Python slice.")
     name: str | None = Field(
         default=None, description="Name in logs and metrics; the file's name without endings if absent."
     )
@@ -79,8 +80,21 @@ class Dataset(_Strict):
 
 
 def _datasets(value: Any) -> Any:
+    """A file, or a list of files and of settings, as settings; files of one name are told apart by their folders."""
     items = value if isinstance(value, (list, tuple)) else [value]
-    return [{"path": str(item)} if isinstance(item, (str, Path)) else item for item in items]
+    items = [{"path": str(item)} if isinstance(item, (str, Path)) else item for item in items]
+    unnamed = [Path(item["path"]) for item in items if _unnamed(item)]
+    stems = Counter(path.name.split(".")[0] for path in dict.fromkeys(unnamed))
+    for k, item in enumerate(items):
+        if _unnamed(item):
+            path = Path(item["path"])
+            stem = path.name.split(".")[0]
+            items[k] = {**item, "name": f"{path.parent.name}/{stem}"} if stems[stem] > 1 else item
+    return items
+
+
+def _unnamed(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("path"), str) and item.get("name") is None
 
 
 Datasets = Annotated[list[Dataset], BeforeValidator(_datasets)]

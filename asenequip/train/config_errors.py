@@ -31,6 +31,10 @@ def sentence(item: Any, root: type[BaseModel]) -> str:
             close = [names[found] for found in difflib.get_close_matches(name, list(names), n=1, cutoff=0.7)]
         hint = f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(known)}."
         return f"The settings have no '{where}'.{hint}"
+    if item["type"] == "missing":
+        return f"The setting '{where}' is missing."
+    if item["type"] == "model_type":
+        return f"'{where}' is a section: it must hold settings as 'name: value' lines. Got {item['input']!r} instead."
     message = item["msg"].removeprefix("Value error, ")
     place = f"The setting '{where}' is wrong" if where else "The settings are wrong"
     got = "" if isinstance(item["input"], dict) else f" Got {item['input']!r} instead."

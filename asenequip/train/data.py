@@ -25,6 +25,8 @@ ENERGY_UNITS = {
 LENGTH_UNITS = {"Angstrom": 1.0, "Bohr": units.Bohr, "nm": 10.0}
 STRESS_UNITS = {"eV/Angstrom^3": 1.0, "GPa": units.GPa, "kbar": 0.1 * units.GPa}
 SPLITS = ("train", "valid", "test")
+ALONE = 8.0
+"""Angstrom: a single atom in a cell that is so wide is an isolated one in a box; no crystal is so dilute."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,14 @@ class Frame:
 
     @property
     def isolated(self) -> bool:
-        """Whether it is a single atom without periodic images."""
-        return len(self.atoms) == 1 and not self.atoms.pbc.any()
+        """Whether it is a single atom without periodic images near it."""
+        atoms = self.atoms
+        if len(atoms) != 1 or not atoms.pbc.any():
+            return len(atoms) == 1
+        if atoms.cell.rank < 3:
+            return False
+        heights = 1 / np.linalg.norm(atoms.cell.reciprocal().array, axis=1)
+        return bool(heights[atoms.pbc].min() >= ALONE)
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,10 @@ def _label(atoms: Atoms, key: str | None, source: str, shapes: tuple[tuple[int, 
     value = results.get(key, atoms.info.get(key, atoms.arrays.get(key)))
     if value is None:
         return None
-    array = np.asarray(value, dtype=np.float64)
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"The label '{key}' of {source} must be numbers. Got {value!r} instead.") from None
     if array.shape not in shapes:
         wanted = " or ".join(map(str, shapes))
         raise ConfigError(f"The label '{key}' of {source} must have the shape {wanted}. Got {array.shape} instead.")

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,8 @@ from asenequip.train.step import StepResult
 Item = TypeVar("Item")
 _PORTS = 15000, 20000
 """Where a job of SLURM listens: a port that follows from its number."""
+_PATIENCE = timedelta(hours=12)
+"""How long processes wait for the leader, which alone reads the best weights, judges them and writes the potential."""
 _HEAD = 6
 """Numbers before the gradients in what is exchanged: three sums, the clock, the wish to stop, lack of memory."""
 
@@ -59,11 +62,6 @@ class Team:
         box = [value]
         torch.distributed.broadcast_object_list(box, src=0)
         return box[0]
-
-    def leave(self) -> None:
-        """Take down the connections."""
-        if self.size > 1:
-            torch.distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,8 @@ def join_team(device: torch.device) -> Team:
         backend = "nccl" if device.type == "cuda" else "gloo"
         # torchrun has a store of its own at the address, which torch finds through the environment
         where = "env://" if "WORLD_SIZE" in os.environ else f"tcp://{launch['MASTER_ADDR']}:{launch['MASTER_PORT']}"
-        torch.distributed.init_process_group(backend, init_method=where, rank=rank, world_size=size)
+        options: dict[str, Any] = {"rank": rank, "world_size": size, "timeout": _PATIENCE}
+        torch.distributed.init_process_group(backend, init_method=where, **options)
     return Team(rank, size)
 
 

@@ -8,20 +8,14 @@ import numpy as np
 
 from asenequip.train.config import Config, ConfigError, Dataset, Keys
 from asenequip.train.data import Frame
+from asenequip.train.keys import find_keys, names_of
 from asenequip.train.sources import read_dataset
-
-_CANDIDATES = {
-    "energy": ("energy", "REF_energy", "ref_energy", "dft_energy", "DFT_energy", "Energy", "free_energy"),
-    "forces": ("forces", "REF_forces", "ref_forces", "dft_forces", "DFT_forces", "force", "Forces"),
-    "stress": ("stress", "REF_stress", "ref_stress", "dft_stress", "DFT_stress"),
-    "virial": ("virial", "REF_virial", "ref_virial", "dft_virial", "virials"),
-}
 
 _TEMPLATE = """\
 # {summary}
 data:
-  train: {path}
-{keys}  split:               # or give files: valid: ..., test: ...
+  train:{path}
+  split:               # or give files: valid: ..., test: ...
 {split}
 model:
   cutoff: 5.0          # Angstrom
@@ -43,29 +37,30 @@ seed: 0
 """
 
 
-def find_keys(frame: Frame) -> dict[str, str | None]:
-    """Under which names a frame's labels are, None where none is found."""
-    atoms = frame.atoms
-    present = {*atoms.info, *atoms.arrays, *(getattr(atoms.calc, "results", {}) if atoms.calc else {})}
-    return {kind: next((n for n in names if n in present), None) for kind, names in _CANDIDATES.items()}
-
-
 def write_settings(data: Path, output: Path) -> str:
     """Write settings for a data file; returns what to do next.
 
     Raises
     ------
     ConfigError
-        If the data cannot be read, hold no energies or forces, or the output exists.
+        If the data cannot be read or hold no energies or forces, or the output exists or cannot be written.
     """
     if output.exists():
         raise ConfigError(f"{output} exists and is not overwritten.\nGive another name with -o.")
     unlabelled = Dataset(path=str(data), keys=Keys(energy=None, forces=None, stress=None))
     frames = read_dataset(unlabelled)
-    found = find_keys(next((f for f in frames if not f.isolated), frames[0]))
+    names = set().union(*(names_of(frame.atoms) for frame in frames))
+    found = find_keys(names)
     if found["energy"] is None and found["forces"] is None:
-        raise ConfigError(f"{data} has neither energies nor forces under a known name.\nName them in data.train.keys.")
-    output.write_text(_settings_text(data, frames, found))
+        present = ", ".join(sorted(names)) or "no labels at all"
+        raise ConfigError(
+            f"{data} has neither energies nor forces under a usual name, but {present}.\n"
+            "Write the settings by hand, and name the labels in data.train.keys."
+        )
+    try:
+        output.write_text(_settings_text(data, frames, found))
+    except OSError as error:
+        raise ConfigError(f"{output} cannot be written: {error.strerror}.\nGive another name with -o.") from None
     return (
         f"Wrote {output}.\nLook at the labels with: asenequip-train check {output}\n"
         f"Train with: asenequip-train {output}"
@@ -77,7 +72,7 @@ def _settings_text(data: Path, frames: list[Frame], found: dict[str, str | None]
     symbols = sorted({s for frame in frames for s in frame.atoms.get_chemical_symbols()})
     sizes = [len(frame.atoms) for frame in frames]
     summary = f"{len(frames)} frames of {min(sizes)}-{max(sizes)} atoms: {', '.join(symbols)}"
-    path, keys = str(data), ""
+    path = f" {data}"
     named = {
         k: v for k, v in found.items() if (v is not None and v != k) or (k == "virial" and v and not found["stress"])
     }
@@ -96,7 +91,6 @@ def _settings_text(data: Path, frames: list[Frame], found: dict[str, str | None]
     return _TEMPLATE.format(
         summary=summary,
         path=path,
-        keys=keys,
         split=split,
         loss=default.loss,
         stress=stress,

@@ -37,15 +37,14 @@ def write_page(run: RunDirectory) -> Path:
     -------
     Path
     """
-    record = run.read_json("summary.json") if (run.path / "summary.json").exists() else None
+    record = run.read_json("summary.json") if run.finished else None
     config = run.read_json("config.json")
     title = f"Training run {run.path.name}"
     body = [f"<h1>{escape(title)}</h1>", _facts(run, record)]
     if record is not None:
-        for part in ("test", "valid"):
+        for part, words in (("test", "test"), ("valid", "validation"), ("train", "training")):
             if record.get(part):
-                body += [f"<h2>Errors on the {'test' if part == 'test' else 'validation'} frames</h2>"]
-                body.append(_errors(record[part]))
+                body += [f"<h2>Errors on the {words} frames</h2>", _errors(record[part])]
     body += ["<h2>Figures</h2>", *(_figure(path) for path in sorted(run.figures.glob("*.png")))]
     body += ["<h2>Epochs</h2>", _epochs(run)]
     settings = [(name, json.dumps(value)) for name, value in flatten(config["settings"]).items()]

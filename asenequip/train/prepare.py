@@ -18,7 +18,7 @@ from asenequip.train.config import Config, ConfigError, make_spec
 from asenequip.train.data import SPLITS, Frame, Sample, collate, make_samples, species_of
 from asenequip.train.distributed import local_rank
 from asenequip.train.finetune import adopt_model, extend_species, freeze, load_start, shift_to_data
-from asenequip.train.loss import LossFunction
+from asenequip.train.loss import LossFunction, check_labels
 from asenequip.train.shards import Shards
 from asenequip.train.sources import load_data
 from asenequip.train.statistics import Statistics, gather_statistics
@@ -33,13 +33,40 @@ _GAIN = 0.85
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that training needs, made from settings and data."""
+    """Everything that training needs, made from settings and data.
+
+    Attributes
+    ----------
+    config : Config
+    species : tuple of str
+        Of the model.
+    samples : dict of sequences of Sample
+        "train", "valid", "test".
+    statistics : Statistics
+    model : Allegro
+        Untrained, or the potential that training starts from; on its device, in its precision.
+    learnt : tuple of str
+        Species that the potential knows that training starts from.
+    """
 
     config: Config
     species: tuple[str, ...]
     samples: dict[str, Sequence[Sample]]
     statistics: Statistics
     model: Allegro
+    learnt: tuple[str, ...] = ()
+
+
+def remarks(prepared: Prepared) -> list[str]:
+    """What a user should know of the division of the frames before they train."""
+    counts = zip(prepared.species, prepared.statistics.atoms, strict=True)
+    untrained = [name for name, count in counts if not count and name not in prepared.learnt]
+    found = []
+    if untrained:
+        found.append(f"no training frame holds {', '.join(untrained)}: forces on it will be arbitrary")
+    if not len(prepared.samples["valid"]):
+        found.append("there are no validation frames: the best epoch is that of the lowest training loss")
+    return found
 
 
 def pick_device(name: str) -> torch.device:
@@ -50,8 +77,10 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda", local_rank() % torch.cuda.device_count())
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"The setting 'device' is wrong: {error}") from None
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"The setting 'device' must be auto, cpu, cuda or cuda:N. Got {name!r} instead.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("The setting 'device' asks for CUDA, but torch finds no CUDA device.\nSet device: cpu.")
     return device
@@ -102,6 +131,8 @@ def prepare(config: Config, data: Mapping[str, Sequence[Frame]] | Shards) -> Pre
         raise ConfigError("The setting 'uncertainty' needs validation frames to calibrate on. Set data.split.valid.")
     own = [dataset.own_shifts for dataset in config.data.train] or [False]
     table = tabulate(samples["train"], len(species))
+    check_labels(config.loss, table)
+    check_species(config, species)
     statistics = gather_statistics(config.model, species, table, isolated, own)
     if start is not None:
         model = extend_species(start, species, statistics.neighbors.tolist(), config.seed)
@@ -116,7 +147,20 @@ def prepare(config: Config, data: Mapping[str, Sequence[Frame]] | Shards) -> Pre
     model = model.to(getattr(torch, PRECISIONS[config.dtype])).to(device)
     if config.threads is None and model.device.type == "cpu":
         config = config.model_copy(update={"threads": pick_threads(model, samples["train"], config)})
-    return Prepared(config, tuple(species), samples, statistics, model)
+    learnt = start.spec.type_names if start is not None else ()
+    return Prepared(config, tuple(species), samples, statistics, model, tuple(learnt))
+
+
+def check_species(config: Config, species: Sequence[str]) -> None:
+    """Refuse settings of single species that are none of the model's."""
+    named = {"loss.species_weights": config.loss.species_weights, "model.energy_scales": config.model.energy_scales}
+    for setting, values in named.items():
+        unknown = [name for name in values if name not in species] if isinstance(values, dict) else []
+        if unknown:
+            raise ConfigError(
+                f"{setting} names {', '.join(unknown)}, but the species are {', '.join(species)}.\n"
+                "Correct the symbol, or leave it out."
+            )
 
 
 def check_precision(config: Config, device: torch.device) -> None:

@@ -36,9 +36,8 @@ def redraw(path: Path) -> str:
     if (run.path / "metrics.csv").exists():
         with open(run.path / "metrics.csv") as stream:
             rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(stream)]
-    finished = (run.path / "summary.json").exists()
-    written = draw_figures(run, _tables(run.path / "predictions.extxyz") if finished else {}, rows)
-    if finished:
+    written = draw_figures(run, _tables(run.path / "predictions.extxyz") if run.finished else {}, rows)
+    if run.finished:
         written.append(run.write_text("MODEL_CARD.md", model_card(run.read_json("summary.json"))))
     return "\n".join(str(file) for file in [*written, write_page(run)])
 

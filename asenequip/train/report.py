@@ -183,10 +183,16 @@ def _draw_learning(axes: Sequence[Axes], rows: Sequence[Mapping[str, float]]) ->
     return columns
 
 
+def judged_part(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Which frames a run's summary judges the potential by, as its key and in words."""
+    words = {"test": "test", "valid": "validation", "train": "training"}
+    return next((key, text) for key, text in words.items() if record.get(key) or key == "train")
+
+
 def model_card(record: Mapping[str, Any]) -> str:
     """The model card, Markdown, from the run's summary."""
-    errors = record["test"] or record["valid"] or {}
-    which = "test" if record["test"] else "validation"
+    part, which = judged_part(record)
+    errors = record.get(part, {})
     lines = ["# Model card", "", f"Potential `model.asnq`, SHA-256 `{record['sha256']}`.", ""]
     facts = {
         "Species": ", ".join(record["species"]),

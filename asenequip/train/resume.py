@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from asenequip.artifact import Potential
 from asenequip.train.config import Config, ConfigError, changed_settings
 from asenequip.train.data import SPLITS
+from asenequip.train.distributed import join_team
 from asenequip.train.finetune import adopt_model, load_start
-from asenequip.train.prepare import prepare, read_data
+from asenequip.train.prepare import pick_device, prepare, read_data
 from asenequip.train.run import Say, train_run
 from asenequip.train.rundir import RunDirectory
 from asenequip.train.table import sources_of
@@ -30,7 +32,7 @@ SAFE = (
 
 
 def resume_run(path: Path, config: Config, quiet: bool = False, say: Say = print) -> Potential:
-    """Continue a run from its last undamaged checkpoint.
+    """Continue a run from its last undamaged checkpoint; with the other processes, if there are any.
 
     Parameters
     ----------
@@ -46,8 +48,9 @@ def resume_run(path: Path, config: Config, quiet: bool = False, say: Say = print
     RunLockedError
         If another process trains there.
     """
-    run = RunDirectory(path)
+    run, team = RunDirectory(path), join_team(pick_device(config.device))
     old, record = run.config(), run.read_json("config.json")
+    say = say if team.leads else lambda text: None
     if record["given_frames"]:
         raise ConfigError(f"{path} was trained on frames given in memory.\nCall asenequip.train.fit again.")
     if config.threads is None:
@@ -62,17 +65,17 @@ def resume_run(path: Path, config: Config, quiet: bool = False, say: Say = print
         raise ConfigError(
             f"A run cannot go on with another {', '.join(unsafe)}.\nTrain a new run, or put the old values back."
         )
-    with run.lock():
-        if run.potential.exists():
-            raise ConfigError(f"{path} is finished: {run.potential} is there.\nTrain a new run for more epochs.")
+    with run.lock() if team.leads else nullcontext():
+        if run.finished:
+            raise ConfigError(
+                f"{path} is finished: {run.potential} is there.\nTrain on in a new run, with start: {run.potential}"
+            )
         prepared = prepare(config, read_data(config))
         _same_data(run, {name: sources_of(prepared.samples[name]) for name in SPLITS})
-        if changed:
-            run.write_json(
-                "config.json", {"sha256": config.digest, "given_frames": False, "settings": config.model_dump()}
-            )
+        if changed and team.leads:
+            run.write_config(config, given_frames=False)
             run.log("changed", settings={name: list(pair) for name, pair in changed.items()})
-        return train_run(run, prepared, quiet=quiet, say=say)
+        return train_run(run, prepared, quiet=quiet, say=say, team=team)
 
 
 def _same_data(run: RunDirectory, now: dict[str, list[str]]) -> None:

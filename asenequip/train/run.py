@@ -21,9 +21,9 @@ from asenequip.train.loggers import loggers
 from asenequip.train.loop import Trainer
 from asenequip.train.metrics import predict
 from asenequip.train.page import write_page
-from asenequip.train.prepare import Prepared, pick_device, prepare, read_data
+from asenequip.train.prepare import Prepared, pick_device, prepare, read_data, remarks
 from asenequip.train.progress import live
-from asenequip.train.report import draw_figures, model_card, parity_tables, test_frames
+from asenequip.train.report import draw_figures, judged_part, model_card, parity_tables, test_frames
 from asenequip.train.rundir import RunDirectory, create_run, environment
 from asenequip.train.state import Event
 from asenequip.train.table import sources_of
@@ -81,18 +81,19 @@ def describe(prepared: Prepared, run: RunDirectory) -> str:
     weights = sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
     neighbors = prepared.statistics.neighbors
     pairs = ", ".join(f"{s} {n:.1f}" for s, n in zip(prepared.species, neighbors, strict=True))
+    notes = [f"\nNote: {text}" for text in remarks(prepared)]
     return (
         f"Run directory {run.path}\n"
         f"Frames: {counts}; neighbours within {prepared.config.model.cutoff:g} A: {pairs}\n"
         f"Force rms {prepared.statistics.force_rms:.3f} eV/A; {weights} weights; {prepared.model.device}, "
-        f"{prepared.config.dtype}, {torch.get_num_threads()} threads"
+        f"{prepared.config.dtype}, {torch.get_num_threads()} threads" + "".join(notes)
     )
 
 
 def start_run(run: RunDirectory, prepared: Prepared, given: bool) -> None:
     """Write what the run starts from: settings, environment, division of the frames, statistics."""
     config, statistics = prepared.config, prepared.statistics
-    run.write_json("config.json", {"sha256": config.digest, "given_frames": given, "settings": config.model_dump()})
+    run.write_config(config, given)
     run.write_json("environment.json", environment())
     run.write_json("split.json", {name: sources_of(samples) for name, samples in prepared.samples.items()})
     values = {
@@ -134,7 +135,7 @@ def _train(run: RunDirectory, prepared: Prepared, quiet: bool, say: Say, team: T
         if team.leads:
             run.write_metrics(trainer.progress.rows)
         log("resume", step=trainer.progress.step, epoch=trainer.progress.epoch)
-        say(f"Resuming at epoch {trainer.progress.epoch}, step {trainer.progress.step}")
+        say(f"Resuming after {trainer.progress.epoch} epochs, {trainer.progress.step} steps")
     if config.training.compile:
         compile_step(trainer, log, say)
     names = config.loggers if team.leads else []
@@ -180,6 +181,8 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
     model.requires_grad_(False)
     present = [name for name in ("test", "valid", "train") if len(samples[name])]
     errors = {name: trainer.validate(samples[name], averaged=False) if name in present else {} for name in SPLITS[1:]}
+    if present[0] == "train":
+        errors["train"] = trainer.validate(samples["train"], averaged=False)
     judged = samples[present[0]]
     predictions = predict(model, judged, trainer.offsets, config.training.batch_size)
     tables = parity_tables(judged, predictions, prepared.species)
@@ -237,16 +240,14 @@ def _write_predictions(run: RunDirectory, frames: Sequence[Atoms]) -> None:
 
 def closing_lines(run: RunDirectory, record: Mapping[str, Any], figures: Sequence[Path]) -> str:
     """Errors and where everything is."""
-    which = "test" if record["test"] else "valid"
-    errors = record[which]
-    lines = []
+    part, which = judged_part(record)
+    errors, lines = record[part], []
     if "energy_mae" in errors:
         lines.append(f"{which} energy MAE  {errors['energy_mae'] * 1e3:.2f} meV/atom")
     if "forces_mae" in errors:
-        part = errors["forces_mae"] / record["force_rms"] if record["force_rms"] else float("nan")
-        lines.append(
-            f"{which} forces MAE  {errors['forces_mae'] * 1e3:.1f} meV/A ({100 * part:.1f} % of the training force rms)"
-        )
+        share = errors["forces_mae"] / record["force_rms"] if record["force_rms"] else float("nan")
+        size = f"{errors['forces_mae'] * 1e3:.1f} meV/A ({100 * share:.1f} % of the training force rms)"
+        lines.append(f"{which} forces MAE  {size}")
     if "stress_mae" in errors:
         lines.append(f"{which} stress MAE  {errors['stress_mae'] * 160.21766:.3f} GPa")
     lines.append(f"Figures and their numbers: {run.figures} ({len(figures)} figures); all on one page: report.html")

@@ -47,6 +47,11 @@ class RunDirectory:
         """The finished potential."""
         return self.path / "model.asnq"
 
+    @property
+    def finished(self) -> bool:
+        """Whether everything is there: the summary is written after the potential."""
+        return self.potential.exists() and (self.path / "summary.json").exists()
+
     def write_text(self, name: str, text: str) -> Path:
         """Write a small file atomically."""
         path = self.path / name
@@ -63,12 +68,19 @@ class RunDirectory:
         Raises
         ------
         ConfigError
-            If it is not there: the directory is not a run.
+            If it is not there or not JSON: the directory is not a run.
         """
         try:
             return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path} is not a training run: there is no {name} in it.") from None
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.path} is not a training run: {error}") from None
+            raise ConfigError(f"{self.path} is not an intact training run: {name}: {error}") from None
+
+    def write_config(self, config: Config, given_frames: bool) -> None:
+        """Write the resolved settings, and whether the frames were given in memory."""
+        values = {"sha256": config.digest, "given_frames": given_frames, "settings": config.model_dump()}
+        self.write_json("config.json", values)
 
     def config(self) -> Config:
         """The resolved settings of the run."""
@@ -109,7 +121,13 @@ def table(rows: Sequence[Mapping[str, float]]) -> str:
 
 
 def create_run(output: str | Path) -> RunDirectory:
-    """Make a new run directory: ``output``, or with the next free number where that exists."""
+    """Make a new run directory: ``output``, or with the next free number where that exists.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be made.
+    """
     base = Path(output)
     for number in range(1, 10000):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
@@ -117,6 +135,10 @@ def create_run(output: str | Path) -> RunDirectory:
             path.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise ConfigError(
+                f"The run directory {path} cannot be made: {error.strerror}.\nSet another output."
+            ) from None
         return RunDirectory(path)
     raise ConfigError(f"{base} and {base}-2 ... -9999 all exist.\nSet another output.")
 

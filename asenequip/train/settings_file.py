@@ -9,6 +9,8 @@ from typing import Any
 
 from asenequip.train.config import Config, ConfigError, parse_config
 
+_YAML = (".yaml", ".yml", ".json")
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply overrides such as ``model.l_max=2``, and validate.
@@ -18,7 +20,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     ConfigError
     """
     remedy = f"Write one with: asenequip-train init DATA -o {path}"
-    return parse_config(read_settings(path, overrides, remedy))
+    try:
+        values = read_settings(path, overrides, remedy)
+    except ConfigError as error:
+        if not Path(path).exists() or Path(path).suffix in _YAML:
+            raise
+        hint = f"If it holds frames, write settings for them with: asenequip-train init {path}"
+        raise ConfigError(f"{error}\n{hint}") from None
+    return parse_config(values)
 
 
 def read_settings(path: str | Path, overrides: Sequence[str], remedy: str) -> dict[str, Any]:

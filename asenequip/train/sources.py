@@ -12,6 +12,7 @@ from ase import Atoms
 
 from asenequip.train.config import ConfigError, Data, Dataset, Split
 from asenequip.train.data import SPLITS, Frame, take_labels
+from asenequip.train.keys import check_keys, names_of
 
 DATABASES = (".db", ".aselmdb")
 """Endings of ASE databases: SQLite, and LMDB through the package ase-db-backends."""
@@ -55,14 +56,21 @@ def iterate_dataset(dataset: Dataset, number: int = 0) -> Iterator[Frame]:
     Raises
     ------
     ConfigError
-        If it cannot be read, holds no frames, or a label is malformed; the frame is named.
+        If it cannot be read, holds no frames, or none with a label that ``keys`` name, or a malformed label; the frame
+        is named.
     """
     path, count = Path(dataset.path), 0
+    names: set[str] = set()
+    only_atoms = True
     if not path.exists():
-        raise ConfigError(f"There is no data file {path}.\nCorrect data.train, data.valid or data.test.")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ConfigError(f"There is no data file {path}{where}.\nCorrect data.train, data.valid or data.test.")
     try:
         for atoms in _read(path, dataset.index):
-            yield take_labels(atoms, dataset, f"{path}#{count}", number)
+            frame = take_labels(atoms, dataset, f"{path}#{count}", number)
+            names |= names_of(atoms)
+            only_atoms &= frame.isolated
+            yield frame
             count += 1
     except (ConfigError, GeneratorExit):
         raise
@@ -70,6 +78,7 @@ def iterate_dataset(dataset: Dataset, number: int = 0) -> Iterator[Frame]:
         raise ConfigError(f"{path} cannot be read by ASE after frame {count}: {error!r}") from error
     if not count:
         raise ConfigError(f"{path} holds no frames at index {dataset.index!r}.")
+    check_keys(dataset, names, str(path), only_atoms)
 
 
 def read_dataset(dataset: Dataset, number: int = 0) -> list[Frame]:
@@ -147,7 +156,7 @@ def divide(entries: Sequence[Entry], split: Split, need: Sequence[str]) -> dict[
     Raises
     ------
     ConfigError
-        If a key is missing or nothing is left to train on.
+        If a key is missing or the sizes asked for leave nothing to train on.
     """
     parts: dict[str, list[int]] = {name: [] for name in SPLITS}
     if split.method == "key":
@@ -161,8 +170,6 @@ def divide(entries: Sequence[Entry], split: Split, need: Sequence[str]) -> dict[
                 parts[entry.key].append(k)
     else:
         _divide_by_size(entries, split, need, parts)
-    if not parts["train"]:
-        raise ConfigError(f"No frames are left to train on: {len(entries)} frames, data.split is {split.model_dump()}.")
     return parts
 
 
@@ -177,15 +184,28 @@ def _divide_by_size(entries: Sequence[Entry], split: Split, need: Sequence[str],
     if split.method != "end":
         order = np.random.default_rng(split.seed).permutation(len(blocks))
         blocks = [blocks[k] for k in order]
-    total, end = len(entries), len(blocks)
-    for name in ("test", "valid"):
-        wanted = getattr(split, name)
-        wanted = round(wanted * total) if wanted < 1 else int(wanted)
-        while name in need and len(parts[name]) < wanted and end > 1:
+    wanted, end = _sizes(entries, split, need), len(blocks)
+    for name, size in wanted.items():
+        while len(parts[name]) < size and end > 1:
             end -= 1
             parts[name] += blocks[end]
         parts[name].sort()
     parts["train"] = sorted(k for block in blocks[:end] for k in block)
+
+
+def _sizes(entries: Sequence[Entry], split: Split, need: Sequence[str]) -> dict[str, int]:
+    """Frames to set apart for test and validation; refused where they are all there are."""
+    total = len(entries)
+    parts = {name: getattr(split, name) for name in ("test", "valid") if name in need}
+    sizes = {name: round(part * total) if part < 1 else int(part) for name, part in parts.items()}
+    if total <= sum(sizes.values()):
+        asked = " and ".join(f"{size} {name}" for name, size in sizes.items() if size)
+        where = entries[0].source.rpartition("#")[0] or "data.train"
+        raise ConfigError(
+            f"data.split asks for {asked} frames of the {total} of {where}, which leaves none to train on.\n"
+            "Ask for fewer: numbers and fractions are of the frames of each file."
+        )
+    return sizes
 
 
 def assign(files: Iterable[Sequence[Entry]], data: Data) -> list[list[str]]:
@@ -210,7 +230,10 @@ def assign(files: Iterable[Sequence[Entry]], data: Data) -> list[list[str]]:
                 left -= len(kept)
         out.append(parts)
     if not any("train" in parts for parts in out):
-        raise ConfigError("No frames are left to train on.\nGive frames with more than one atom in data.train.")
+        raise ConfigError(
+            "There are no frames to train on: those of data.train are isolated atoms or set apart by data.split.\n"
+            "Add frames with neighbours to data.train, or divide them otherwise."
+        )
     return out
 
 
@@ -244,7 +267,9 @@ def load_data(data: Data, frames: Sequence[Atoms] | None = None) -> dict[str, li
         raise ConfigError("The settings name no data: set data.train to a file (any format ASE reads).")
     if frames is not None:
         dataset = data.train[0] if data.train else Dataset(path="frames")
-        sources = [[take_labels(atoms, dataset, f"frame {k}") for k, atoms in enumerate(frames)]]
+        labelled = [take_labels(atoms, dataset, f"frame {k}") for k, atoms in enumerate(frames)]
+        check_keys(dataset, set().union(*map(names_of, frames)), "the given list", all(f.isolated for f in labelled))
+        sources = [labelled]
     else:
         sources = [read_dataset(dataset, k) for k, dataset in enumerate(data.train)]
     out: dict[str, list[Frame]] = {name: [] for name in (*SPLITS, ISOLATED)}

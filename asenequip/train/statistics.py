@@ -31,6 +31,8 @@ class Statistics:
         What each data set's energies have beyond those shifts, eV per atom.
     force_rms : float
         eV/Angstrom, over all labelled force components.
+    atoms : (T,) int64
+        Atoms of each type.
     """
 
     neighbors: np.ndarray
@@ -38,6 +40,7 @@ class Statistics:
     shifts: np.ndarray
     offsets: np.ndarray
     force_rms: float
+    atoms: np.ndarray
 
 
 def mean_neighbors(table: FrameTable) -> np.ndarray:
@@ -154,4 +157,4 @@ def gather_statistics(
         if len(mine):
             offsets[k] = least_squares_shifts(mine.atoms, mine.energies) - shifts
     scales = np.maximum(scales, _SMALL)
-    return Statistics(mean_neighbors(table), scales, shifts, offsets, rms)
+    return Statistics(mean_neighbors(table), scales, shifts, offsets, rms, table.atoms.sum(axis=0))

@@ -73,6 +73,7 @@ def test_sound_labels_raise_nothing(sound: list[Atoms]) -> None:
         ({"forces": units.mol / units.kcal}, "kcal/mol"),
         ({"forces": -1.0}, "gradients"),
         ({"stress": -1.0}, "stress_sign"),
+        ({"stress": 1 / units.GPa}, "in GPa or kbar"),
     ],
 )
 def test_wrong_units_and_signs_are_recognised(sound: list[Atoms], change: dict[str, float], word: str) -> None:

@@ -40,6 +40,25 @@ def test_every_wrong_value_is_named() -> None:
     assert "'training.epochs'" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"data": {"train": [{"index": ":"}]}}, "'data.train.0.path' is missing"),
+        ({"model": [1]}, "'model' is a section"),
+        ({"data": {"train": {"path": "a", "index": "first"}}}, "'data.train.0.index' is wrong"),
+    ],
+)
+def test_misplaced_value_is_named(values: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_config(values)
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
+    files = ["600K/frames.xyz", "1200K/frames.xyz", "other.xyz", {"path": "x/frames.xyz", "name": "named"}]
+    data = parse_config({"data": {"train": files}}).data
+    assert [dataset.label for dataset in data.train] == ["600K/frames", "1200K/frames", "other", "named"]
+
+
 def test_override_is_read_as_yaml() -> None:
     values = apply_overrides({"model": {"l_max": 1}}, ["model.l_max=3", "training.clip=null", "data.train=[a, b]"])
     config = parse_config(values)
@@ -62,6 +81,11 @@ def test_malformed_override_is_refused(text: str) -> None:
 def test_missing_file_says_how_to_write_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="asenequip-train init"):
         load_config(tmp_path / "none.yaml")
+
+
+def test_data_file_in_the_place_of_settings_is_recognised(tmp_path: Path, data_file: Path) -> None:
+    with pytest.raises(ConfigError, match=f"asenequip-train init {data_file}"):
+        load_config(data_file)
 
 
 def test_changed_settings_names_exactly_the_changes() -> None:
@@ -99,7 +123,9 @@ def test_schema_knows_every_section(capsys: pytest.CaptureFixture[str]) -> None:
     assert schema["$defs"]["Model"]["properties"]["l_max"]["maximum"] == 4
 
 
-@pytest.mark.parametrize("name", ["3bpa", "aspirin", "li6ps5cl", "lipscl_joint", "lpscl", "mlearn_li"])
+@pytest.mark.parametrize(
+    "name", ["3bpa", "aspirin", "li6ps5cl", "lipscl_joint", "lpscl", "mlearn_li", "mlearn_si", "nacl"]
+)
 def test_settings_of_the_examples_are_right(name: str) -> None:
     config = load_config(Path(__file__).parents[2] / "examples" / f"{name}.yaml")
     assert config.output == f"runs/{name}"

@@ -57,7 +57,12 @@ def test_virial_is_minus_volume_times_stress() -> None:
 
 @pytest.mark.parametrize(
     ("label", "value", "message"),
-    [("energy", np.nan, "finite"), ("stress", np.ones(5), "shape"), ("energy", [1.0], "shape")],
+    [
+        ("energy", np.nan, "finite"),
+        ("stress", np.ones(5), "shape"),
+        ("energy", [1.0], "shape"),
+        ("energy", "abc", "numbers"),
+    ],
 )
 def test_malformed_label_names_file_and_frame(tmp_path: Path, label: str, value: object, message: str) -> None:
     atoms = bulk("Cu")
@@ -84,7 +89,7 @@ def _numbered(count: int) -> list:
 
 
 @given(
-    count=st.integers(3, 40),
+    count=st.integers(4, 40),
     valid=st.sampled_from([0, 0.1, 0.3, 2]),
     test=st.sampled_from([0, 0.2, 1]),
     method=st.sampled_from(["random", "end", "group"]),
@@ -123,6 +128,28 @@ def test_isolated_atoms_are_set_apart(tmp_path: Path, frames: list[Atoms]) -> No
     parts = load_data(parse_config({"data": {"train": str(path)}}).data)
     assert [frame.energy for frame in parts["isolated"]] == [-1.0]
     assert sum(len(parts[name]) for name in ("train", "valid", "test")) == len(frames)
+
+
+@pytest.mark.parametrize(("width", "periodic", "alone"), [(10.0, True, True), (3.0, True, False), (3.0, False, True)])
+def test_atom_alone_in_a_box_is_isolated(width: float, periodic: bool, alone: bool) -> None:
+    atom = Atoms("Cu", cell=[width] * 3, pbc=periodic)
+    assert take_labels(atom, Dataset(path="x"), "x#0").isolated is alone
+
+
+@pytest.mark.parametrize("split", [Split(valid=20, test=5), Split(valid=0.6, test=0.6), Split(valid=0, test=12)])
+def test_split_that_leaves_nothing_is_refused(split: Split) -> None:
+    with pytest.raises(ConfigError, match="frames of the 12 of"):
+        divide(_numbered(12), split, ["valid", "test"])
+
+
+def test_file_of_test_frames_only_is_right_beside_others(tmp_path: Path, frames: list[Atoms]) -> None:
+    for name, part in (("train", frames[:8]), ("test", frames[8:])):
+        for atoms in part:
+            atoms.info["split"] = name
+        write(tmp_path / f"{name}.extxyz", part)
+    files = [str(tmp_path / f"{name}.extxyz") for name in ("train", "test")]
+    parts = load_data(parse_config({"data": {"train": files, "split": {"method": "key"}}}).data)
+    assert [len(parts[name]) for name in ("train", "valid", "test")] == [8, 0, 4]
 
 
 def test_batch_joins_labels_in_order(frames: list[Atoms]) -> None:

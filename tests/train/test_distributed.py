@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,22 @@ def slurm_variables(rank: int, size: int, port: int) -> dict[str, str]:
     return {**{name: str(value) for name, value in names.items()}, "SLURM_JOB_NODELIST": "localhost"}
 
 
-def train(config: Path, processes: int, variables: Callable[[int, int, int], dict[str, str]]) -> None:
+Variables = Callable[[int, int, int], dict[str, str]]
+
+
+def start(arguments: list[str], processes: int, variables: Variables) -> list[subprocess.Popen[bytes]]:
+    """The trainer in so many processes."""
     port = free_port()
-    started = [
+    return [
         subprocess.Popen(
-            [*CLI, str(config)], env={**os.environ, **variables(rank, processes, port)}, stdout=subprocess.DEVNULL
+            [*CLI, *arguments], env={**os.environ, **variables(rank, processes, port)}, stdout=subprocess.DEVNULL
         )
         for rank in range(processes)
     ]
-    assert [process.wait(timeout=120) for process in started] == [0] * processes
+
+
+def finish(started: list[subprocess.Popen[bytes]]) -> None:
+    assert [process.wait(timeout=120) for process in started] == [0] * len(started)
 
 
 @pytest.mark.distributed
@@ -69,7 +77,7 @@ def test_two_processes_give_the_losses_of_one(
     data_file: Path,
     settings: Callable[..., dict[str, Any]],
     tmp_path: Path,
-    variables: Callable[[int, int, int], dict[str, str]],
+    variables: Variables,
 ) -> None:
     """Seven frames in batches of three: the shares are uneven, and in the last batch one process has none."""
     tables = []
@@ -80,11 +88,33 @@ def test_two_processes_give_the_losses_of_one(
         values = settings(data=data, training=training, dtype="float64", output=str(output))
         config = tmp_path / f"config{processes}.yaml"
         config.write_text(yaml.safe_dump(values))
-        train(config, processes, variables)
+        finish(start([str(config)], processes, variables))
         tables.append(np.genfromtxt(output / "metrics.csv", delimiter=",", names=True))
     assert not (tmp_path / "run2-2").exists()
     for name in tables[0].dtype.names:
         np.testing.assert_allclose(tables[1][name], tables[0][name], rtol=AGREEMENT, err_msg=name)
+
+
+@pytest.mark.distributed
+def test_two_killed_processes_go_on_as_if_nothing_had_been(
+    data_file: Path, settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Killed in the middle of an epoch, resumed by two again: the curve of two that were left alone, bit for bit."""
+    data, training = {"train": str(data_file)}, {"epochs": 4, "batch_size": 3, "checkpoint_seconds": 0}
+    for name in ("whole", "killed"):
+        values = settings(data=data, training=training, output=str(tmp_path / name))
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    finish(start([str(tmp_path / "whole.yaml")], 2, torchrun_variables))
+    started = start([str(tmp_path / "killed.yaml")], 2, torchrun_variables)
+    while not list((tmp_path / "killed" / "checkpoints").glob("last-000000005-*")):
+        assert all(process.poll() is None for process in started)
+        time.sleep(0.002)
+    for process in started:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "killed" / "model.asnq").exists()
+    finish(start(["resume", str(tmp_path / "killed")], 2, torchrun_variables))
+    assert (tmp_path / "killed" / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
 
 
 def test_divisors_are_the_weights_of_the_loss(frames: list[Atoms], settings: Callable[..., dict[str, Any]]) -> None:

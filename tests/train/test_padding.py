@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 from train_frames import label_with_emt
 
 from asenequip.train.batching import Loader, pack
@@ -45,6 +46,8 @@ def test_padding_changes_no_gradient(settings: Callable[..., dict[str, Any]], pa
 def test_batches_have_four_sizes_at_most(settings: Callable[..., dict[str, Any]]) -> None:
     config = parse_config(settings(data={"split": {"valid": 0, "test": 0}}))
     frames = [atoms * (1, 1, 1 + k % 3) for k, atoms in enumerate(label_with_emt(30, seed=5))]
+    for atoms in frames:
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
     prepared = prepare(config, read_data(config, frames))
     samples = prepared.samples["train"]
     table = tabulate(samples, 2)

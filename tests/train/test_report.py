@@ -50,6 +50,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return potential.path.parent
 
 
+def test_run_without_held_out_frames_is_judged_by_its_own(frames: list[Atoms], settings: Settings) -> None:
+    potential = fit(frames[:2], settings(data={"split": {"valid": 0, "test": 0}}))
+    assert potential.path is not None
+    run = RunDirectory(potential.path.parent)
+    error = run.read_json("summary.json")["train"]["forces_mae"] * 1e3
+    card = (run.path / "MODEL_CARD.md").read_text()
+    assert "Errors on the training frames" in card
+    assert f"| force component | {error:.3g} meV/Å" in card
+    assert "Errors on the training frames" in (run.path / "report.html").read_text()
+
+
 def test_page_is_whole_and_needs_nothing_else(finished: Path) -> None:
     text = (finished / "report.html").read_text()
     reader = Reader()

@@ -25,7 +25,7 @@ from asenequip.train.config import ConfigError
 from asenequip.train.loop import NonFiniteLossError
 from asenequip.train.redraw import redraw
 from asenequip.train.resume import resume_run
-from asenequip.train.rundir import RunDirectory, RunLockedError
+from asenequip.train.rundir import RunDirectory, RunLockedError, create_run
 
 Settings = Callable[..., dict[str, Any]]
 CLI = [sys.executable, "-c", "from asenequip.train.cli import main; main()"]
@@ -55,6 +55,20 @@ def test_existing_run_is_never_touched(frames: list[Atoms], settings: Settings, 
     potential = fit(frames, settings())
     assert list((tmp_path / "run").iterdir()) == []
     assert potential.path == tmp_path / "run-2" / "model.asnq"
+
+
+def test_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made: Not a directory"):
+        create_run(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_directory_that_is_no_run_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"training run: .*config\.json"):
+        redraw(tmp_path)
 
 
 def test_predictions_are_those_of_the_calculator(finished: Path) -> None:
@@ -168,6 +182,20 @@ def test_resume_refuses_changed_data(data_file: Path, settings: Settings, frames
     data_file.unlink()
     write(data_file, frames[:-1])
     with pytest.raises(ConfigError, match=r"split\.json"):
+        resume_run(tmp_path / "run", config, quiet=True, say=lambda t: None)
+
+
+def test_run_killed_between_potential_and_summary_is_finished_by_resume(
+    data_file: Path, settings: Settings, tmp_path: Path
+) -> None:
+    config = parse_config(settings(data={"train": str(data_file)}))
+    fit(None, config)
+    summary = tmp_path / "run" / "summary.json"
+    before = json.loads(summary.read_text())
+    summary.unlink()
+    resume_run(tmp_path / "run", config, quiet=True, say=lambda t: None)
+    assert json.loads(summary.read_text()) == before
+    with pytest.raises(ConfigError, match="is finished"):
         resume_run(tmp_path / "run", config, quiet=True, say=lambda t: None)
 
 

@@ -68,4 +68,4 @@ def test_precisions_that_cannot_be_had_are_refused(
 ) -> None:
     config = parse_config(settings(device="cpu", **change))
     with pytest.raises(ConfigError, match=told):
-        prepare(config, load_data(config.data, label_with_emt(4, seed=6)))
+        prepare(config, load_data(config.data, label_with_emt(8, seed=6)))
