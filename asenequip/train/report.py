@@ -198,7 +198,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         "Species": ", ".join(record["species"]),
         "Units": "eV, Angstrom (forces eV/Angstrom, stress eV/Angstrom^3)",
         "Cutoff": f"{record['cutoff']:g} Angstrom",
-        "Trained weights": record["parameters"],
+        "Weights": record["parameters"],
         "Licence": record["licence"],
         "Frames": ", ".join(f"{name} {count}" for name, count in record["frames"].items()),
         "Data": ", ".join(record["data"]),

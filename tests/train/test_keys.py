@@ -95,3 +95,10 @@ def test_isolated_atoms_need_energies_only(tmp_path: Path, custom_file: Path) ->
     paths = (custom_file, tmp_path / "atoms.extxyz")
     values = {"train": [{"path": str(path), "keys": CUSTOM} for path in paths]}
     assert [frame.energy for frame in load_data(parse_config({"data": values}).data)["isolated"]] == [-1.0]
+
+
+def test_labels_of_frames_in_memory_are_named_as_in_a_file(frames: list[Atoms]) -> None:
+    data = parse_config({"data": {"train": {"path": "mine", "keys": CUSTOM}, "split": {"valid": 2, "test": 2}}}).data
+    parts = load_data(data, rename_labels(frames))
+    found = sorted(frame.energy for part in parts.values() for frame in part)
+    assert found == sorted(frame.get_potential_energy() for frame in frames)
