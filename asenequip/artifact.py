@@ -27,7 +27,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 import asenequip
-from asenequip.files import write_new
+from asenequip.files import refuse_existing, write_new
 from asenequip.golden import MAX_ATOMS, default_golden, golden_record, golden_structure, replay
 from asenequip.model.allegro import Allegro
 from asenequip.model.spec import AllegroSpec
@@ -125,8 +125,7 @@ def save_artifact(
     path = Path(path)
     if path.suffix != ".asnq":
         raise ValueError(f"The file of a potential must end in '.asnq'. Got '{path}' instead.")
-    if path.exists():
-        raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name or move it away.")
+    refuse_existing(path)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     _check_finite(state, str(path))
     fits = golden is not None and 1 <= len(golden) <= MAX_ATOMS
@@ -184,9 +183,11 @@ def load_artifact(
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no potential at '{path}'. Check the path, or train one with asenequip-train."
-        )
+        inside = path / "model.asnq"
+        remedy = "Check the path, or train one with asenequip-train."
+        if inside.is_file():
+            remedy = f"Did you mean '{inside}'?"
+        raise FileNotFoundError(f"There is no potential at '{path}'. {remedy}")
     if path.stat().st_size > sum(_LIMITS.values()):
         raise _fault(path, f"it has {path.stat().st_size} bytes, over the limit")
     data = path.read_bytes()
@@ -248,6 +249,11 @@ def _unzip(data: bytes, path: Path) -> dict[str, bytes]:
         raise _fault(path, f"it is no zip archive ({error})") from error
     infos = archive.infolist()
     names = [info.filename for info in infos]
+    if any(name.endswith(".pkl") for name in names):
+        raise ArtifactError(
+            f"'{path}' is a file of PyTorch's and no potential.\nCheckpoints and packages of nequip-allegro become one "
+            f"with: asenequip convert {path} model.asnq --trust-pickle"
+        )
     if len(infos) > 16 or len(set(names)) != len(names):
         raise _fault(path, "it has too many or duplicate entries")
     entries = {}

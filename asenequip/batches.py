@@ -8,7 +8,7 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-_BAD = (ValueError, RuntimeError, ArithmeticError, MemoryError)  # InputError and CalculationFailed are RuntimeErrors
+from asenequip.errors import BAD_STRUCTURE
 
 
 def evaluate_each(calculator: BaseCalculator, frames: Sequence[Atoms]) -> list[dict[str, Any] | Exception]:
@@ -39,5 +39,5 @@ def _evaluate_one(calculator: BaseCalculator, atoms: Atoms) -> dict[str, Any] | 
         wanted.append("stress")
     try:
         return {name: calculator.get_property(name, atoms) for name in wanted}  # type: ignore[attr-defined]
-    except _BAD as error:
+    except BAD_STRUCTURE as error:
         return error

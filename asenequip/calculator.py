@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -121,6 +121,20 @@ class AllegroCalculator(Calculator):
         self.atoms = atoms.copy()
         self.results, self._last_layer = dict(results), None if layer is None else np.asarray(layer)
 
+    def set(self, **parameters: Any) -> dict[str, Any]:
+        """Refused, but for no parameters at all: what a calculator was made of stays.
+
+        Raises
+        ------
+        ValueError
+        """
+        if parameters:
+            raise ValueError(
+                f"The parameters of an AllegroCalculator cannot be changed: {', '.join(parameters)}.\n"
+                "Make a new one; calculators of one potential share its compiled form."
+            )
+        return {}
+
     def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
         """One property, from the last results if they still hold; safe to call from several threads."""
         with self._lock:
@@ -144,12 +158,12 @@ class AllegroCalculator(Calculator):
 
     # -- beyond ASE's properties --------------------------------------------------------------------------------------
 
-    def evaluate(self, frames: Sequence[Atoms]) -> list[Results]:
+    def evaluate(self, frames: Iterable[Atoms]) -> list[Results]:
         """Results of many structures at once, in order; see `asenequip.evaluate.Evaluator.evaluate`."""
         with self._lock:
             return self.evaluator.evaluate(frames)
 
-    def outcomes(self, frames: Sequence[Atoms]) -> list[Outcome]:
+    def outcomes(self, frames: Iterable[Atoms]) -> list[Outcome]:
         """As `evaluate`, but a structure that cannot be evaluated gives its error in place of results."""
         with self._lock:
             return self.evaluator.outcomes(frames)

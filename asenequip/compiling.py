@@ -7,8 +7,11 @@ import io
 import json
 import subprocess
 import warnings
+import weakref
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +23,7 @@ from ase import Atoms
 
 import asenequip
 from asenequip.artifact import Potential, default_golden, golden_atoms, verify
-from asenequip.files import replace_file
+from asenequip.files import remove_oldest, replace_file
 from asenequip.fused.engine import FusedEngine, has_bfloat16, vector_lanes
 from asenequip.fused.fold import RadialTable, fold, tabulate
 from asenequip.fused.plan import Plan, unsupported
@@ -48,8 +51,19 @@ BFLOAT16_TOLERANCE = 0.05
 RELATIVE_TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "tf32": 1e-2, "bfloat16": BFLOAT16_TOLERANCE}
 """The same for each precision of the network."""
 
+_CACHE_BYTES = 2 << 30
+"""Of the compiled forms that are kept; beyond it those go that were used longest ago."""
+
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Energies (n,) eV, forces (n, 3) eV/Angstrom, virials (n, 3, 3) eV."""
+
+
+_IN_USE: weakref.WeakValueDictionary[Path, FusedEngine] = weakref.WeakValueDictionary()
+"""Engines by the place of what they were made from: an engine holds constants alone, so that the calculators of one
+potential share it (the tables of eleven elements take 160 MB)."""
+
+_LATEST: deque[FusedEngine] = deque(maxlen=1)
+"""Keeps the last engine for a process that is sent one calculator after the other."""
 
 
 class CompilationError(RuntimeError):
@@ -89,13 +103,19 @@ class CompileReport:
 
 
 def fused_engine(potential: Potential, dtype: str = "float32") -> FusedEngine:
-    """The fused CPU engine of a potential, from the user's cache or built and checked now.
+    """The fused CPU engine of a potential: the one in use, or from the user's cache, or built and checked now.
 
     Raises
     ------
     CompilationError
     """
-    return _prepare(potential, dtype)[0]
+    path = _checked_path(potential, dtype)
+    engine = _IN_USE.get(path)
+    if engine is None:
+        engine = _prepare(potential, dtype, path)[0]
+        _IN_USE[path] = engine
+    _LATEST.append(engine)
+    return engine
 
 
 def compile_potential(potential: Potential, dtype: str = "float32") -> CompileReport:
@@ -105,10 +125,11 @@ def compile_potential(potential: Potential, dtype: str = "float32") -> CompileRe
     ------
     CompilationError
     """
-    return _prepare(potential, dtype)[1]
+    return _prepare(potential, dtype, _checked_path(potential, dtype))[1]
 
 
-def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileReport]:
+def _checked_path(potential: Potential, dtype: str) -> Path:
+    """Where the compiled form is kept, or why there is none."""
     reason = unsupported(potential.spec)
     if reason:
         raise CompilationError(f"This potential has no fused form: {reason}.")
@@ -117,7 +138,13 @@ def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileRepo
             "This processor has no products in bfloat16 (AVX512-BF16), so they would be slower than those in float32.\n"
             'Take dtype="float32".'
         )
-    path = _cache_path(potential, dtype)
+    try:
+        return _cache_path(potential, dtype)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise _not_made(error) from error
+
+
+def _prepare(potential: Potential, dtype: str, path: Path) -> tuple[FusedEngine, CompileReport]:
     try:
         found = _read(path)
         if found is not None:
@@ -134,9 +161,13 @@ def _prepare(potential: Potential, dtype: str) -> tuple[FusedEngine, CompileRepo
                 break
         _judge(report, dtype)
     except (OSError, subprocess.SubprocessError) as error:
-        raise CompilationError(f"The C++ compiler failed: {error}") from error
+        raise _not_made(error) from error
     _write(path, constants, vars(report))
     return engine, report
+
+
+def _not_made(error: Exception) -> CompilationError:
+    return CompilationError(f"The compiled form cannot be made here: {error}")
 
 
 # -- the check --------------------------------------------------------------------------------------------------------
@@ -268,6 +299,8 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         report = json.loads(str(arrays.pop("report")))
+        with suppress(OSError):
+            path.touch()
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return arrays, report
@@ -280,5 +313,6 @@ def _write(path: Path, arrays: dict[str, np.ndarray], report: dict[str, Any]) ->
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(path, buffer.getvalue())
+        remove_oldest(path.parent, _CACHE_BYTES)
     except OSError as error:
         warnings.warn(f"The compiled potential could not be kept in '{path.parent}': {error}", stacklevel=2)

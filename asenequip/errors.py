@@ -1,6 +1,9 @@
-"""One sentence for every wrong parameter."""
+"""One sentence for every wrong parameter, and which errors are a structure's own."""
 
 from __future__ import annotations
+
+BAD_STRUCTURE = (ValueError, RuntimeError, ArithmeticError, MemoryError)
+"""Errors that are a structure's own; InputError and CalculationFailed are RuntimeErrors."""
 
 
 def parameter_error(name: str, owner: str, wanted: str, got: object, remedy: str = "") -> ValueError:

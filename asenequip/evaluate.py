@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from ase import Atoms
 from asenequip.artifact import Potential, load_artifact, verify
 from asenequip.compiledgraph import compiled_graph, kept_graph
 from asenequip.compiling import CompilationError, fused_engine
-from asenequip.errors import parameter_error
-from asenequip.fused.batch import BAD_STRUCTURE, FusedBatch
+from asenequip.errors import BAD_STRUCTURE, parameter_error
+from asenequip.fused.batch import FusedBatch
 from asenequip.fused.engine import FusedEngine
 from asenequip.graph import Graph, atom_types, check_geometry, graph_of, input_errors, join_graphs
 from asenequip.listcache import ListCache
@@ -84,12 +84,12 @@ class Evaluator:
     ) -> None:
         if dtype not in PRECISIONS:
             raise parameter_error("dtype", "Evaluator", "one of " + ", ".join(map(repr, PRECISIONS)), dtype)
-        if not (isinstance(skin, (int, float)) and 0 <= skin < float("inf")):
+        if not (isinstance(skin, (int, float, np.number)) and 0 <= skin < float("inf")):
             raise parameter_error("skin", "Evaluator", "a float in [0, inf)", skin)
         self.device = resolve_device(device)
         if max_edges is None:
             max_edges = 400_000 if self.device.type == "cuda" else 100_000
-        if not (isinstance(max_edges, int) and max_edges > 0):
+        if not (isinstance(max_edges, (int, np.integer)) and max_edges > 0):
             raise parameter_error("max_edges", "Evaluator", "a positive integer", max_edges)
         if dtype == "tf32" and self.device.type != "cuda":
             remedy = 'Take dtype="float32".'
@@ -136,12 +136,12 @@ class Evaluator:
             verlet = self.lists.list_for(atoms)
         return graph_of(atoms, self.model.spec.type_names, self.cutoffs, verlet).to(self.device)
 
-    def evaluate(self, frames: Sequence[Atoms], *, last_layer: bool = False) -> list[Results]:
+    def evaluate(self, frames: Iterable[Atoms], *, last_layer: bool = False) -> list[Results]:
         """Evaluate every structure; the order is kept.
 
         Parameters
         ----------
-        frames : sequence of ase.Atoms
+        frames : iterable of ase.Atoms
             Of any sizes; not changed.
         last_layer : bool
             Give "last_layer" too, (n, width) float64: the hidden units of the readout summed over the edges of each
@@ -166,8 +166,9 @@ class Evaluator:
             results.append(outcome)
         return results
 
-    def outcomes(self, frames: Sequence[Atoms], *, last_layer: bool = False) -> list[Outcome]:
+    def outcomes(self, frames: Iterable[Atoms], *, last_layer: bool = False) -> list[Outcome]:
         """As `evaluate`, but a structure that cannot be evaluated gives its error in place of results."""
+        frames = _as_list(frames, "Evaluator")
         if self.engine is not None:
             return FusedBatch(self.engine, self.lists, self.max_edges).outcomes(frames, last_layer)
         if self.resident is not None and len(frames) == 1 and not last_layer:
@@ -256,8 +257,15 @@ class Evaluator:
         return results_of(starts, energies, forces, virials, volumes, layer)
 
 
+def _as_list(frames: Iterable[Atoms], owner: str) -> list[Atoms]:
+    """The structures as a list; a single one is refused, since the elements of Atoms are atoms."""
+    if isinstance(frames, Atoms):
+        raise parameter_error("frames", owner, "a list of structures", frames, "Put the structure into one: [atoms].")
+    return list(frames)
+
+
 def predict(
-    frames: Sequence[Atoms],
+    frames: Iterable[Atoms],
     potential: Potential | str | os.PathLike[str],
     *,
     device: str = "auto",
@@ -267,7 +275,7 @@ def predict(
 
     Parameters
     ----------
-    frames : sequence of ase.Atoms
+    frames : iterable of ase.Atoms
     potential : Potential or path
     device, dtype
         As for `Evaluator`.
@@ -278,6 +286,7 @@ def predict(
     """
     from ase.calculators.singlepoint import SinglePointCalculator
 
+    frames = _as_list(frames, "predict")
     evaluator = Evaluator(potential, device=device, dtype=dtype, skin=0.0)
     labelled = []
     for atoms, results in zip(frames, evaluator.evaluate(frames), strict=True):

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and holding what one process at a time may use."""
+"""Writing files whole or not at all, removing old ones, and holding what one process at a time may use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def refuse_existing(path: Path) -> None:
+    """Refuse a name that is taken.
+
+    Raises
+    ------
+    FileExistsError
+    """
+    if path.exists():
+        raise name_taken(path)
+
+
+def name_taken(path: Path) -> FileExistsError:
+    """The error for a file or folder that is there already."""
+    return FileExistsError(f"'{path}' exists and is not overwritten. Choose another name or move it away.")
+
+
 def write_new(path: Path, data: bytes) -> None:
     """Write a file that must not exist yet.
 
@@ -17,15 +33,13 @@ def write_new(path: Path, data: bytes) -> None:
     FileExistsError
         If the name is taken, also if it was taken while the data were written.
     """
-    refusal = f"'{path}' exists and is not overwritten. Choose another name."
     with _written_beside(path, data) as temporary:
         try:
             os.link(temporary, path)
         except FileExistsError:
-            raise FileExistsError(refusal) from None
+            raise name_taken(path) from None
         except OSError:  # a file system without hard links
-            if path.exists():
-                raise FileExistsError(refusal) from None
+            refuse_existing(path)
             os.replace(temporary, path)
 
 
@@ -45,9 +59,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the name is taken, before any work is done or at the end.
     """
     path = Path(path)
-    refusal = f"'{path}' exists and is not overwritten. Choose another name."
-    if path.exists():
-        raise FileExistsError(refusal)
+    refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:40]}.") as beside:
         folder = Path(beside) / "folder"
@@ -56,7 +68,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             os.rename(folder, path)
         except OSError:
-            raise FileExistsError(refusal) from None
+            raise name_taken(path) from None
     _sync_folder(path.parent)
 
 
@@ -81,6 +93,30 @@ def locked(path: Path, refusal: Exception) -> Iterator[None]:
         except OSError:
             raise refusal from None
         yield
+
+
+def remove_oldest(folder: Path, most_bytes: int) -> None:
+    """Remove those files of a folder that were used longest ago, as their times say, until the others fit.
+
+    Parameters
+    ----------
+    folder : Path
+    most_bytes : int
+        Of all that stay. The newest file stays however large it is.
+    """
+    files = []
+    for path in folder.iterdir():
+        try:
+            status = path.stat()
+        except OSError:  # removed by another process meanwhile
+            continue
+        if path.is_file():
+            files.append((status.st_mtime, status.st_size, path))
+    total = 0
+    for place, (_, size, path) in enumerate(sorted(files, reverse=True)):
+        total += size
+        if place and total > most_bytes:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

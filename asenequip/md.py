@@ -18,6 +18,7 @@ from ase.calculators.calculator import BaseCalculator, CalculationFailed, InputE
 
 from asenequip.coverage import CoverageGuard, CoverageWarning, coverage_record
 from asenequip.errors import parameter_error
+from asenequip.files import refuse_existing
 from asenequip.integrators import COLUMNS, PARTS, Settings, draw_velocities, make_integrator, measure
 from asenequip.interrupt import Interrupted, StopRequest, stop_on_signal
 from asenequip.restart import (
@@ -28,7 +29,6 @@ from asenequip.restart import (
     numbers_of,
     put_numbers,
     read_state,
-    refuse_existing,
     write_state,
 )
 

@@ -16,7 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from asenequip.files import replace_file
+from asenequip.files import refuse_existing, replace_file
 
 FORMAT = "asenequip-md-state"
 FORMAT_VERSION = 1
@@ -77,6 +77,8 @@ def read_state(path: Path) -> State:
             f"There is no state to restart from at '{path}'. Check the path, or start the run anew."
         )
     try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("it is no archive of arrays")
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(str(arrays.pop("header")))
@@ -119,12 +121,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     return value
-
-
-def refuse_existing(path: Path) -> None:
-    """Raise FileExistsError if there is anything at ``path``."""
-    if path.exists():
-        raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name or move it away.")
 
 
 # -- files that grow with the run -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ speaks i-PI's protocol can take ASE's place here.
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,8 +27,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.extxyz"
         write(start, atoms)
-        client = f"asenequip ipi {start} --model {emt_artifact()} --unix platinum"
-        with subprocess.Popen(client.split()), SocketIOCalculator(unixsocket="platinum") as calculator:
+        words = ["ipi", str(start), "--model", str(emt_artifact()), "--unix", "platinum"]
+        client = [sys.executable, "-m", "asenequip", *words]  # where the command is on the path: ["asenequip", *words]
+        with subprocess.Popen(client), SocketIOCalculator(unixsocket="platinum") as calculator:
             atoms.calc = calculator
             BFGS(atoms).run(fmax=0.02)
 

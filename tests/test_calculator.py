@@ -121,6 +121,30 @@ def test_a_wrong_parameter_is_named(name: str, value: object, small_artifact: Pa
         AllegroCalculator(small_artifact, **{name: value})
 
 
+def test_numbers_of_numpy_will_do(small_artifact: Path) -> None:
+    assert AllegroCalculator(small_artifact, skin=np.float32(0.5)).evaluator.lists.skin == 0.5  # type: ignore[arg-type]
+
+
+def test_a_single_structure_in_place_of_a_list_is_explained(calc: AllegroCalculator, small_artifact: Path) -> None:
+    from asenequip import predict
+
+    for call in (calc.evaluate, calc.outcomes, lambda atoms: predict(atoms, small_artifact)):
+        with pytest.raises(ValueError, match=r"must be a list of structures(.|\n)*\[atoms\]"):
+            call(small_atoms())  # type: ignore[operator]
+
+
+def test_structures_may_come_from_a_generator(calc: AllegroCalculator) -> None:
+    frames = [small_atoms(k) for k in range(3)]
+    found = calc.evaluate(atoms for atoms in frames)
+    assert [one["energy"] for one in found] == [one["energy"] for one in calc.evaluate(frames)]
+
+
+def test_parameters_stay_as_they_were_made(calc: AllegroCalculator) -> None:
+    with pytest.raises(ValueError, match="cannot be changed: skin"):
+        calc.set(skin=2.0)
+    assert calc.parameters["skin"] == 1.0
+
+
 def test_a_positional_device_is_refused(small_artifact: Path) -> None:
     with pytest.raises(TypeError):
         AllegroCalculator(small_artifact, "cpu")  # type: ignore[misc]

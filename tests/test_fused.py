@@ -233,6 +233,25 @@ def test_a_damaged_cache_is_rebuilt(tmp_path, monkeypatch) -> None:  # type: ign
     assert np.isfinite(expected).all()
 
 
+def test_calculators_of_one_potential_share_the_engine(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("asenequip.compiling.cache_directory", lambda: tmp_path)
+    path = save_artifact(tmp_path / "m.asnq", make_model(l_max=1))
+    other = save_artifact(tmp_path / "other.asnq", make_model(l_max=1, readout_width=5))
+    first, second, third = (Evaluator(name, device="cpu").engine for name in (path, path, other))
+    assert first is second
+    assert first is not third
+
+
+def test_without_a_compiler_the_network_runs_and_says_so(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    path = save_artifact(tmp_path / "m.asnq", make_model(l_max=1))
+    expected = Evaluator(path, device="cpu", compiled=False).evaluate([make_atoms()])[0]["energy"]
+    monkeypatch.setattr(native, "compiler", lambda: None)
+    native.toolchain.cache_clear()
+    with pytest.warns(UserWarning, match=r"No C\+\+ compiler was found. Install (.|\n)*eager network runs instead"):
+        evaluator = Evaluator(path, device="cpu")
+    assert evaluator.evaluate([make_atoms()])[0]["energy"] == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.parametrize("change", [0.05, np.nan])
 def test_the_check_refuses_a_wrong_engine(change, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr("asenequip.compiling.cache_directory", lambda: tmp_path)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from asenequip.files import name_taken, refuse_existing
 from asenequip.interrupt import Interrupted
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def number_in_file(index: str, position: int) -> str:
 
 
 def check_output(path: Path) -> str:
-    """Refuse a file that exists or whose format ASE cannot write, before any work is done.
+    """Refuse a file that exists, or whose format or folder cannot be written, before any work is done.
 
     Returns
     -------
@@ -124,8 +125,7 @@ def check_output(path: Path) -> str:
     """
     from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
-    if path.exists():
-        raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name or move it away.")
+    refuse_existing(path)
     remedy = "Take an ending such as .extxyz or .traj."
     try:
         name = filetype(str(path), read=False)
@@ -134,6 +134,9 @@ def check_output(path: Path) -> str:
         raise ValueError(f"ASE knows no format by the name '{path}'. {remedy}") from error
     if not writable:
         raise ValueError(f"ASE cannot write the format of '{path}' ({name}). {remedy}")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise PermissionError(f"'{path}' cannot be written: '{folder}' is no folder that takes files. Choose another.")
     return name
 
 
@@ -149,7 +152,7 @@ def write_frames(path: Path, frames: Sequence[Atoms]) -> None:
         try:
             os.link(part, path)
         except FileExistsError:
-            raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name.") from None
+            raise name_taken(path) from None
         except OSError:  # a file system without hard links
             os.replace(part, path)
     finally:

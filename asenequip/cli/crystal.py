@@ -55,12 +55,6 @@ def results_folder(path: Path, atoms: Atoms) -> Iterator[Path]:
     typer.echo(f"Written to {path}: {', '.join(sorted(file.name for file in path.iterdir()))}")
 
 
-def check_folder(path: Path) -> None:
-    """Refuse a folder that exists before any work is done."""
-    if path.exists():
-        raise FileExistsError(f"'{path}' exists and is not overwritten. Choose another name.")
-
-
 def repeats(text: str | None) -> int | list[int] | None:
     """Repeats of a supercell, from "3" or "2,2,1"."""
     if text is None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asenequip.cli.common import Debug, Device, Dtype, Model, open_calculator
-from asenequip.cli.crystal import Fmax, Folder, Relax, Structure, check_folder, read_crystal, results_folder
+from asenequip.cli.crystal import Fmax, Folder, Relax, Structure, read_crystal, results_folder
+from asenequip.files import refuse_existing
 
 if TYPE_CHECKING:
     from asenequip.properties import ElasticTensor
@@ -28,7 +29,7 @@ def elastic(
     """Elastic tensor, averaged moduli and stability, in the Cartesian axes of the cell."""
     from asenequip.properties import elastic_tensor
 
-    check_folder(output)
+    refuse_existing(output)
     calculator = open_calculator(model, device, dtype)
     atoms = read_crystal(structure, calculator, relax, fmax)
     strains = (-strain, -strain / 2, strain / 2, strain)

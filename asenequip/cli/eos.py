@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from asenequip.cli.common import Debug, Device, Dtype, Model, open_calculator
-from asenequip.cli.crystal import Fmax, Folder, Relax, Structure, check_folder, read_crystal, results_folder
+from asenequip.cli.crystal import Fmax, Folder, Relax, Structure, read_crystal, results_folder
+from asenequip.files import refuse_existing
 
 
 def eos(
@@ -28,7 +29,7 @@ def eos(
     """Energy against volume and the Birch-Murnaghan equation of state."""
     from asenequip.properties import equation_of_state
 
-    check_folder(output)
+    refuse_existing(output)
     calculator = open_calculator(model, device, dtype)
     atoms = read_crystal(structure, calculator, relax, fmax)
     found = equation_of_state(atoms, calculator, span=span, points=points, relax=at_volume, fmax=fmax)

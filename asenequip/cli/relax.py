@@ -83,7 +83,7 @@ def relax(
         )
     write_frames(output, good)
     converged = sum(entry.converged for entry in entries)
-    typer.echo(f"{converged} of {len(entries)} structures have converged to {fmax:g} eV/A; all are in {output}.")
+    typer.echo(f"{converged} of {len(entries)} structures have converged to {fmax:g} eV/A; {output} holds {len(good)}.")
     if stop:
         raise Interrupted(f"Stopped. To go on: asenequip relax {output} with the same options and another --output.")
     if converged < len(entries):

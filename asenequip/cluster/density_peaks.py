@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ class DensityPeaks(ClusterMixin, BaseEstimator):
 
     def fit(self, X: ArrayLike, y: Any = None) -> DensityPeaks:
         """Cluster the points `X`, shape (n_points, n_features)."""
-        real = isinstance(self.z, Real) and self.z >= 0
+        real = isinstance(self.z, (int, float, np.number)) and self.z >= 0
         check(real, "z", "DensityPeaks", "a float of at least 0", self.z, "The usual value is 1.65.")
         density = BMTI() if self.density is None else self.density
         check(

@@ -15,6 +15,7 @@ from ase import Atoms
 from asenequip.cluster._checks import check
 from asenequip.cluster.estimator import EnvironmentClusters
 from asenequip.cluster.phases import ClusterRow, Tally, environment_of, representatives
+from asenequip.files import refuse_existing
 
 __all__ = ["ClusterReport", "cluster_file"]
 
@@ -96,9 +97,8 @@ def cluster_file(
 
     folder, fits = Path(output), clusters is None
     names = [*(NAMES if fits else NAMES[:2]), *(FIGURES if figures else ())]
-    taken = [str(folder / name) for name in names if (folder / name).exists()]
-    if taken:
-        raise FileExistsError(f"'{taken[0]}' exists and is not overwritten.\nGive another output folder.")
+    for name in names:
+        refuse_existing(folder / name)
     done = 0
 
     def frames() -> Iterator[Atoms]:

@@ -18,6 +18,7 @@ from asenequip.artifact import save_artifact
 from asenequip.convert.errors import ConversionError
 from asenequip.convert.source import check_source, read_source
 from asenequip.convert.weights import convert_weights
+from asenequip.files import refuse_existing
 from asenequip.graph import graph_of
 from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import evaluate_derivatives, stress
@@ -78,8 +79,7 @@ def convert(
     check_source(source, trust_pickle)
     if destination.suffix != ".asnq":
         raise ConversionError(f"The destination must end in '.asnq'. Got '{destination}' instead.")
-    if destination.exists():
-        raise FileExistsError(f"'{destination}' exists and is not overwritten. Choose another name or move it away.")
+    refuse_existing(destination)
     read = read_source(source, python)
     model = build(read.description, read.weights, symbols)
     frame = frame_atoms(read.description, model.spec.type_names)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from ase import Atoms
 
+from asenequip.errors import BAD_STRUCTURE
 from asenequip.fused.engine import CoincidingAtomsError, FusedEngine
 from asenequip.fused.lists import Structures, list_small
 from asenequip.graph import atom_types, check_geometry, coinciding_atoms, input_errors, type_table
@@ -18,9 +19,6 @@ SMALL = 128
 
 _FAR = 1e6
 """Angstrom: what reaches beyond takes the careful way."""
-
-BAD_STRUCTURE = (ValueError, RuntimeError, ArithmeticError, MemoryError)
-"""Errors that are a structure's own; InputError and CalculationFailed are RuntimeErrors."""
 
 
 class FusedBatch:

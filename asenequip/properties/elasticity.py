@@ -134,7 +134,7 @@ def elastic_tensor(
     ------
     ValueError
         If the atoms are no crystal, the strains make no slope, or the calculator gives no stress.
-    RuntimeError
+    ase.calculators.calculator.CalculationFailed
         If a strained structure could not be evaluated or relaxed.
     """
     check_crystal(atoms, "elastic_tensor")

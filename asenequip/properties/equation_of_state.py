@@ -113,7 +113,7 @@ def equation_of_state(
     ------
     ValueError
         If a parameter is out of range, or the lowest energy is not inside the volumes.
-    RuntimeError
+    ase.calculators.calculator.CalculationFailed
         If a volume could not be evaluated or relaxed.
     """
     check_crystal(atoms, "equation_of_state")

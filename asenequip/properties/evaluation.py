@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator
+from ase.calculators.calculator import BaseCalculator, CalculationFailed
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from asenequip.batches import evaluate_each
@@ -33,7 +33,7 @@ def results_of(frames: Sequence[Atoms], calculator: BaseCalculator, what: str) -
 
     Raises
     ------
-    RuntimeError
+    ase.calculators.calculator.CalculationFailed
         Naming the first structure that could not be evaluated.
     ValueError
         If the calculator has no energies or no forces.
@@ -41,7 +41,7 @@ def results_of(frames: Sequence[Atoms], calculator: BaseCalculator, what: str) -
     found = []
     for number, outcome in enumerate(evaluate_each(calculator, frames)):
         if isinstance(outcome, Exception):
-            raise RuntimeError(f"The {what} {number} could not be evaluated: {outcome}") from outcome
+            raise CalculationFailed(f"The {what} {number} could not be evaluated: {outcome}") from outcome
         if not {"energy", "forces"} <= set(outcome):
             raise ValueError(
                 f"{type(calculator).__name__} does not give energies and forces.\nUse a calculator with both."
@@ -72,7 +72,7 @@ def relaxed(
 
     Raises
     ------
-    RuntimeError
+    ase.calculators.calculator.CalculationFailed
         Naming the first structure that could not be evaluated or has not converged.
     asenequip.interrupt.Interrupted
         After Ctrl-C.
@@ -83,9 +83,9 @@ def relaxed(
         raise Interrupted("Stopped before all structures were relaxed; nothing is written.")
     for number, entry in enumerate(done):
         if entry.error:
-            raise RuntimeError(f"The {what} {number} could not be relaxed: {entry.error}")
+            raise CalculationFailed(f"The {what} {number} could not be relaxed: {entry.error}")
         if not entry.converged:
-            raise RuntimeError(
+            raise CalculationFailed(
                 f"The {what} {number} has not converged to {fmax:g} eV/A in {entry.steps} steps: its largest force is "
                 f"{entry.max_force:.2g} eV/A.\nGive more steps or a larger fmax."
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from asenequip.files import refuse_existing
 from asenequip.properties.figures import band_figure, thermal_figure
 from asenequip.properties.spectra import Bands
 from asenequip.properties.tables import write_csv, write_json
@@ -67,9 +68,8 @@ def _write_phonopy(found: Phonons, folder: Path) -> list[Path]:
 
     phonopy = found.phonopy
     paths = [folder / name for name in ("phonopy_params.yaml", "FORCE_CONSTANTS", "FORCE_SETS")]
-    taken = [path for path in paths if path.exists()]
-    if taken:
-        raise FileExistsError(f"'{taken[0]}' exists and is not overwritten. Choose another folder.")
+    for path in paths:
+        refuse_existing(path)
     with_forces = found.method == "displacements"
     phonopy.save(paths[0], settings={"force_constants": not with_forces})
     write_FORCE_CONSTANTS(phonopy.force_constants, filename=paths[1], p2s_map=phonopy.primitive.p2s_map)

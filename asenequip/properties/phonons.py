@@ -151,7 +151,7 @@ def phonons(
         If phonopy is not installed.
     ValueError
         If the atoms are no crystal or a parameter is out of range.
-    RuntimeError
+    ase.calculators.calculator.CalculationFailed
         If a supercell could not be evaluated.
     """
     phonopy = make_phonopy(atoms, supercell, tolerance=tolerance)

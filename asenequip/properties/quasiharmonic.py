@@ -168,7 +168,7 @@ def quasiharmonic(
 
     Raises
     ------
-    ValueError, RuntimeError, ImportError
+    ValueError, ase.calculators.calculator.CalculationFailed, ImportError
         As `phonons`; and if a volume falls outside of those calculated.
     """
     changes = np.unique(np.asarray(strains, np.float64))

@@ -84,7 +84,7 @@ def surface_energies(
     ------
     ValueError
         If the atoms are no crystal, or an index is no direction.
-    RuntimeError
+    ase.calculators.calculator.CalculationFailed
         If a slab could not be evaluated or relaxed.
     """
     check_crystal(atoms, "surface_energies")

@@ -80,7 +80,7 @@ def vacancy_energies(
     ------
     ValueError
         If the atoms are no crystal, or a chemical potential is missing.
-    RuntimeError
+    ase.calculators.calculator.CalculationFailed
         If a supercell could not be evaluated or relaxed.
     """
     check_crystal(atoms, "vacancy_energies")

@@ -16,7 +16,7 @@ from ase.io import read, write
 from asenequip import AllegroCalculator
 from asenequip.md import run_md
 
-COMMAND = [sys.executable, "-c", "from asenequip.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "asenequip"]
 
 
 @pytest.fixture

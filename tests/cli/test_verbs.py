@@ -94,6 +94,7 @@ def test_evaluate_shows_the_error_by_species(small_artifact, frames, tmp_path):
 def test_relax_keeps_order_and_converges(small_artifact, frames, tmp_path):
     output = run("relax", frames, "-m", small_artifact, "-o", tmp_path / "out.xyz", "--fmax", 0.05, code=1)
     assert "structure 1: " in output
+    assert f"2 of 3 structures have converged to 0.05 eV/A; {tmp_path / 'out.xyz'} holds 2." in output
     calculator = AllegroCalculator(small_artifact, device="cpu", dtype="float64")
     for found, given in zip(read(tmp_path / "out.xyz", ":"), read(frames, "::2"), strict=True):
         assert found.info["relax_converged"]
@@ -167,7 +168,8 @@ def test_cluster_labels_are_the_library_s(small_artifact, tmp_path):
         (("md", "{frames}", "-m", "{model}", "-o", "{frames}", "-n", "1"), "exists and is not overwritten"),
         (("md", "{frames}", "-m", "{model}", "-n", "1"), "A run needs STRUCTURE, --output and --steps"),
         (("md", "--resume", "none.restart"), "There is no state to restart from"),
-        (("md", "--resume", "{frames}"), "is not an intact state of a run"),
+        (("md", "--resume", "{frames}"), "is not an intact state of a run: it is no archive of arrays"),
+        (("evaluate", "{frames}", "-m", "{model}", "-o", "{frames}/new.xyz"), "is no folder that takes files"),
         (("cluster", "{frames}", "-o", "{new}"), "Say how atoms are described"),
         (("convert", "none.ckpt", "out.asnq", "--symbols", "Li"), "must be pairs such as A=Li,B=S"),
     ],

@@ -70,6 +70,13 @@ def test_a_failure_leaves_no_folder(potential, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_crystal_that_cannot_be_evaluated_is_no_surprise(potential, tmp_path):
+    write(tmp_path / "iron.extxyz", bulk("Fe"))
+    out = run("eos", tmp_path / "iron.extxyz", "-m", potential, "-o", tmp_path / "out", code=2)
+    assert "iron.extxyz', structure 0 could not be relaxed: The model knows" in out
+    assert "not foreseen" not in out
+
+
 def test_repeats():
     assert repeats(None) is None
     assert repeats("3") == 3
