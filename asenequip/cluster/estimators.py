@@ -36,7 +36,7 @@ class KStarNN(DensityMixin, BaseEstimator):
     dimension : float, optional
         Intrinsic dimension; that of 2NN unless given.
     max_neighbours : int, optional
-        A fixed number of neighbours. Unless given it grows until no k* is held back by it.
+        A fixed number of neighbours. Unless given it grows until no k* is held back by it, up to a tenth of the points.
     significance : float
         Significance of the test for one density.
     period : float, array_like or None

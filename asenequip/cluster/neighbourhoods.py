@@ -18,6 +18,9 @@ FIRST_TESTED = 4
 """The first neighbour the uniformity test looks at."""
 ADAPTIVE_START = 32, 64
 """Neighbours searched first where their number is adaptive: of many coordinates, of up to ten."""
+ADAPTIVE_SHARE, ADAPTIVE_LEAST = 10, 20
+"""Adaptive neighbourhoods hold at most this part of the points, or so many of a small set: where two arcs or rows of
+points run side by side the test sees one density in all of them, since each point sees what its neighbours see."""
 ADAPTIVE_ENTRIES = 128_000_000
 """Adaptive neighbourhoods stop to grow at this many distances: 1.5 GB of distances and indices."""
 CHUNK = 200_000
@@ -215,8 +218,8 @@ def adaptive_neighbourhoods(
     dimension : float, optional
         Intrinsic dimension; that of 2NN unless given.
     max_neighbours : int, optional
-        A fixed number of neighbours. Unless given each list grows by halves from 32 or 64 until every k* is found or
-        128 million distances are held.
+        A fixed number of neighbours. Unless given each list grows by halves from 32 or 64 until every k* is found, a
+        tenth of the points (20 of a small set) is in it, or 128 million distances are held.
     significance : float
         Significance of the test.
     least : int
@@ -229,7 +232,8 @@ def adaptive_neighbourhoods(
     Neighbourhoods
     """
     n = len(points)
-    limit = n - 1 if max_neighbours is None else min(n - 1, max(max_neighbours, least))
+    most = max(ADAPTIVE_LEAST, n // ADAPTIVE_SHARE) if max_neighbours is None else max_neighbours
+    limit = min(n - 1, max(most, least))
     first = limit if max_neighbours is not None else min(limit, max(least, ADAPTIVE_START[points.shape[1] <= 10]))
     search = NeighbourSearch(points, period=period, method=method, device=device)
     growing = GrowingLists(search, n, first, limit, ADAPTIVE_ENTRIES)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 from sklearn.base import clone
+from sklearn.datasets import make_moons
 from sklearn.metrics import adjusted_rand_score
 
 from asenequip.cluster import BMTI, KNN, DensityPeaks, Gride, KStarNN, PAk, TwoNN
@@ -214,6 +215,12 @@ def test_density_peaks_find_separate_normals(density):
     fitted = DensityPeaks(density=density).fit(points)
     assert fitted.n_clusters_ == 4
     assert adjusted_rand_score(label, fitted.labels_) == 1
+
+
+@pytest.mark.parametrize(("count", "noise"), [(2000, 0.05), (1000, 0.1)])
+def test_neighbourhoods_do_not_join_arcs_that_run_side_by_side(count, noise):
+    points, label = make_moons(count, noise=noise, random_state=0)
+    assert adjusted_rand_score(label, DensityPeaks().fit(points).labels_) > 0.99
 
 
 @pytest.mark.slow
