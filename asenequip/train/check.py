@@ -13,7 +13,8 @@ from asenequip.train.batching import pack
 from asenequip.train.config import Config
 from asenequip.train.data import ENERGY_UNITS, SPLITS, Frame, collate
 from asenequip.train.loss import LossFunction
-from asenequip.train.prepare import Prepared, prepare, remarks
+from asenequip.train.preconditions import remarks
+from asenequip.train.prepare import Prepared, prepare
 from asenequip.train.sources import load_data
 from asenequip.train.step import eager_step
 from asenequip.train.table import tabulate

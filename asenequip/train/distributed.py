@@ -21,7 +21,7 @@ from asenequip.train.step import StepResult
 Item = TypeVar("Item")
 _PORTS = 15000, 20000
 """Where a job of SLURM listens: a port that follows from its number."""
-_PATIENCE = timedelta(hours=12)
+_PATIENCE = timedelta(hours=1)
 """How long processes wait for the leader, which alone reads the best weights, judges them and writes the potential."""
 _HEAD = 6
 """Numbers before the gradients in what is exchanged: three sums, the clock, the wish to stop, lack of memory."""

@@ -62,12 +62,11 @@ def check_keys(dataset: Dataset, names: Collection[str], where: str, only_atoms:
                 f"No frame of {where} has the label '{name}' that keys.{kind} names.\n{hint}The frames have: "
                 f"{_listed(names)}."
             )
-        if kind == "stress" and found["stress"] is None:
-            kind = "virial"
-        if found[kind] is not None:
+        there = "virial" if kind == "stress" and found["stress"] is None else kind
+        if found[there] is not None:
             raise ConfigError(
-                f"The frames of {where} have '{found[kind]}' but no '{name}'.\n"
-                f"Set keys: {{{kind}: {found[kind]}}} for them in data, or {{{kind}: null}} to do without."
+                f"The frames of {where} have '{found[there]}' but no '{name}'.\n"
+                f"Set keys: {{{there}: {found[there]}}} for them in data, or {{{kind}: null}} to do without."
             )
 
 

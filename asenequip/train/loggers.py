@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from asenequip.train.config import Config, ConfigError
+from asenequip.train.config import Config
 from asenequip.train.rundir import RunDirectory
 from asenequip.train.state import Event
 
@@ -26,11 +26,6 @@ def loggers(names: Sequence[str], config: Config, run: RunDirectory, first_step:
         TensorBoard's files lie in its folder ``tensorboard``.
     first_step : int
         Steps taken before; what TensorBoard has of later ones is dropped.
-
-    Raises
-    ------
-    ConfigError
-        If the package of a logger is missing.
     """
     with ExitStack() as stack:
         kinds = {"tensorboard": _tensorboard, "wandb": _wandb}
@@ -49,10 +44,8 @@ Sink = Callable[[dict[str, float], int], Any]
 
 @contextmanager
 def _tensorboard(config: Config, run: RunDirectory, first_step: int) -> Iterator[Sink]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise _missing("tensorboard") from None
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(str(run.path / "tensorboard"), purge_step=first_step + 1 if first_step else None)
 
     def send(row: dict[str, float], step: int) -> None:
@@ -69,10 +62,8 @@ def _tensorboard(config: Config, run: RunDirectory, first_step: int) -> Iterator
 
 @contextmanager
 def _wandb(config: Config, run: RunDirectory, first_step: int) -> Iterator[Sink]:
-    try:
-        import wandb
-    except ImportError:
-        raise _missing("wandb") from None
+    import wandb
+
     name = run.path.name
     session = wandb.init(
         project="asenequip", name=name, id=f"{name}-{config.digest[:8]}", resume="allow", dir=str(run.path),
@@ -86,7 +77,3 @@ def _wandb(config: Config, run: RunDirectory, first_step: int) -> Iterator[Sink]
         yield send
     finally:
         session.finish()
-
-
-def _missing(name: str) -> ConfigError:
-    return ConfigError(f"loggers: {name} is not installed.\nInstall it with: pip install 'asenequip[{name}]'")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asenequip.model.derivatives import Derivatives, sum_frames
-from asenequip.train.config import ConfigError, Loss
+from asenequip.train.config import Loss
 from asenequip.train.data import Batch, Sample
 from asenequip.train.table import FrameTable, tabulate
 
@@ -59,31 +59,6 @@ def residuals(derivatives: Derivatives, batch: Batch) -> Residuals:
         has_forces=has_forces,
         has_virial=has_virial,
     )
-
-
-def check_labels(settings: Loss, table: FrameTable) -> None:
-    """Refuse to train where the loss asks for labels that no training frame has.
-
-    Stress is the exception: frames often lack it, and its term is then zero.
-
-    Raises
-    ------
-    ConfigError
-        Naming the setting, and what to do.
-    """
-    labelled = {"energy": np.isfinite(table.energies), "forces": table.labelled, "stress": table.has_stress}
-    weight = {
-        name: max([getattr(settings, name), *(getattr(stage, name) or 0.0 for stage in settings.stages)])
-        for name in labelled
-    }
-    for name, words in (("energy", "an energy"), ("forces", "forces")):
-        if weight[name] > 0 and not labelled[name].any():
-            raise ConfigError(
-                f"No training frame has {words}, which loss.{name} weighs by {weight[name]:g}.\n"
-                f"Say where they are in data.train.keys, or set loss.{name}: 0."
-            )
-    if not any(weight[name] > 0 and labelled[name].any() for name in labelled):
-        raise ConfigError("The loss weighs no label that the training frames have.\nSet loss.energy or loss.forces.")
 
 
 class LossFunction:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asenequip.train.checkpoint import Checkpoint, pack_optimizer, unpack_optimizer
-from asenequip.train.config import ConfigError, Training
+from asenequip.train.config import Training
 
 _MUON_PARTS = ("two_body", "embed", "project", "latents")
 """Parts whose matrices go from features to features. Embeddings of species and the last layers to the energy are left
@@ -92,13 +92,8 @@ class Optimizer:
 
 
 def _schedule_free(parameters: list[nn.Parameter], values: dict[str, Any]) -> torch.optim.Optimizer:
-    try:
-        from schedulefree import AdamWScheduleFree
-    except ImportError:
-        raise ConfigError(
-            "training.optimizer: schedule_free needs the package schedulefree.\n"
-            "Install it with: pip install 'asenequip[schedulefree]'"
-        ) from None
+    from schedulefree import AdamWScheduleFree
+
     optimizer: torch.optim.Optimizer = AdamWScheduleFree(parameters, **values)
     optimizer.train()  # type: ignore[attr-defined]
     return optimizer

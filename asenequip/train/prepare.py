@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from asenequip.fused.engine import has_bfloat16
 from asenequip.model.allegro import Allegro
 from asenequip.rounding import PRECISIONS
 from asenequip.train.config import Config, ConfigError, make_spec
 from asenequip.train.data import SPLITS, Frame, Sample, collate, make_samples, species_of
 from asenequip.train.distributed import local_rank
 from asenequip.train.finetune import adopt_model, extend_species, freeze, load_start, shift_to_data
-from asenequip.train.loss import LossFunction, check_labels
+from asenequip.train.loss import LossFunction
+from asenequip.train.preconditions import check_labels, check_packages, check_precision, check_species
 from asenequip.train.shards import Shards
 from asenequip.train.sources import load_data
 from asenequip.train.statistics import Statistics, gather_statistics
@@ -55,18 +55,6 @@ class Prepared:
     statistics: Statistics
     model: Allegro
     learnt: tuple[str, ...] = ()
-
-
-def remarks(prepared: Prepared) -> list[str]:
-    """What a user should know of the division of the frames before they train."""
-    counts = zip(prepared.species, prepared.statistics.atoms, strict=True)
-    untrained = [name for name, count in counts if not count and name not in prepared.learnt]
-    found = []
-    if untrained:
-        found.append(f"no training frame holds {', '.join(untrained)}: forces on it will be arbitrary")
-    if not len(prepared.samples["valid"]):
-        found.append("there are no validation frames: the best epoch is that of the lowest training loss")
-    return found
 
 
 def pick_device(name: str) -> torch.device:
@@ -111,6 +99,7 @@ def prepare(config: Config, data: Mapping[str, Sequence[Frame]] | Shards) -> Pre
     data : mapping or Shards
         From `read_data`.
     """
+    check_packages(config)
     device = pick_device(config.device)
     check_precision(config, device)
     if config.threads is not None:
@@ -149,33 +138,6 @@ def prepare(config: Config, data: Mapping[str, Sequence[Frame]] | Shards) -> Pre
         config = config.model_copy(update={"threads": pick_threads(model, samples["train"], config)})
     learnt = start.spec.type_names if start is not None else ()
     return Prepared(config, tuple(species), samples, statistics, model, tuple(learnt))
-
-
-def check_species(config: Config, species: Sequence[str]) -> None:
-    """Refuse settings of single species that are none of the model's."""
-    named = {"loss.species_weights": config.loss.species_weights, "model.energy_scales": config.model.energy_scales}
-    for setting, values in named.items():
-        unknown = [name for name in values if name not in species] if isinstance(values, dict) else []
-        if unknown:
-            raise ConfigError(
-                f"{setting} names {', '.join(unknown)}, but the species are {', '.join(species)}.\n"
-                "Correct the symbol, or leave it out."
-            )
-
-
-def check_precision(config: Config, device: torch.device) -> None:
-    """Refuse a precision that the device, or a compiled step, does not have."""
-    if config.dtype == "tf32" and device.type != "cuda":
-        raise ConfigError(
-            f"The setting 'dtype' is tf32, which CUDA has and {device} has not. Take float32 or bfloat16."
-        )
-    if config.dtype == "bfloat16" and device.type == "cpu" and not has_bfloat16():
-        raise ConfigError(
-            "The setting 'dtype' is bfloat16, and this processor has no products in it (AVX512-BF16), so they would be "
-            "slower than those in float32. Take float32."
-        )
-    if config.dtype in ("bfloat16", "tf32") and config.training.compile:
-        raise ConfigError(f"The setting 'training.compile' goes with float32 and float64. Got dtype {config.dtype}.")
 
 
 def pick_threads(model: Allegro, samples: Sequence[Sample], config: Config) -> int:

@@ -21,7 +21,8 @@ from asenequip.train.loggers import loggers
 from asenequip.train.loop import Trainer
 from asenequip.train.metrics import predict
 from asenequip.train.page import write_page
-from asenequip.train.prepare import Prepared, pick_device, prepare, read_data, remarks
+from asenequip.train.preconditions import remarks
+from asenequip.train.prepare import Prepared, pick_device, prepare, read_data
 from asenequip.train.progress import live
 from asenequip.train.report import draw_figures, judged_part, model_card, parity_tables, test_frames
 from asenequip.train.rundir import RunDirectory, create_run, environment

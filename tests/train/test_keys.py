@@ -84,8 +84,11 @@ def test_what_is_there_or_left_out_on_purpose_passes(keys: dict[str, str | None]
 
 
 def test_virial_is_not_passed_over() -> None:
-    with pytest.raises(ConfigError, match="virial: dft_virial"):
-        check_keys(Dataset(path="x"), {"energy", "forces", "dft_virial"}, "x")
+    names = {"energy", "forces", "dft_virial"}
+    with pytest.raises(ConfigError, match=r"\{virial: dft_virial\} for them in data, or \{stress: null\}"):
+        check_keys(Dataset(path="x"), names, "x")
+    for keys in ({"virial": "dft_virial"}, {"stress": None}):
+        check_keys(Dataset.model_validate({"path": "x", "keys": keys}), names, "x")
 
 
 def test_isolated_atoms_need_energies_only(tmp_path: Path, custom_file: Path) -> None:

@@ -11,8 +11,7 @@ from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import Derivatives
 from asenequip.train.config import ConfigError, Dataset, parse_config
 from asenequip.train.data import Batch, collate, make_samples, take_labels
-from asenequip.train.loss import LossFunction, check_labels, residuals
-from asenequip.train.table import FrameTable, tabulate
+from asenequip.train.loss import LossFunction, residuals
 
 SPECIES = ["Al", "Cu"]
 ROUNDING = 1e-12
@@ -163,37 +162,3 @@ def test_epochs_are_judged_with_the_last_coefficients(frames: list[Atoms]) -> No
     found = made_up(batch)
     stages = [{"at": 0.9, "energy": 7.0}]
     assert loss_of(batch, found, energy=1.0, stages=stages) == loss_of(batch, found, energy=7.0)
-
-
-def table_with(frames: list[Atoms], *names: str) -> FrameTable:
-    """The table of frames that have only the named labels."""
-    for atoms in frames:
-        atoms.calc.results = {name: value for name, value in atoms.calc.results.items() if name in names}
-    labelled = [take_labels(atoms, Dataset(path="x"), "x") for atoms in frames]
-    return tabulate(make_samples(labelled, SPECIES, np.full((2, 2), 3.0)), 2)
-
-
-@pytest.mark.parametrize(
-    ("settings", "present", "wrong"),
-    [
-        ({}, ("forces", "stress"), r"an energy, which loss\.energy weighs by 10"),
-        ({}, ("energy",), r"forces, which loss\.forces weighs by 1"),
-        ({"energy": 0.0, "stages": [{"at": 0.5, "energy": 3.0}]}, ("forces",), r"loss\.energy weighs by 3"),
-        ({"energy": 0.0, "forces": 0.0}, ("energy", "forces"), "weighs no label"),
-    ],
-)
-def test_loss_of_labels_that_are_not_there_is_refused(
-    frames: list[Atoms], settings: dict[str, object], present: tuple[str, ...], wrong: str
-) -> None:
-    with pytest.raises(ConfigError, match=wrong):
-        check_labels(parse_config({"loss": settings}).loss, table_with(frames, *present))
-
-
-@pytest.mark.parametrize(
-    ("settings", "present"),
-    [({}, ("energy", "forces")), ({"energy": 0.0}, ("forces",)), ({"energy": 0.0, "forces": 0.0}, ("stress",))],
-)
-def test_loss_of_labels_that_are_there_passes(
-    frames: list[Atoms], settings: dict[str, object], present: tuple[str, ...]
-) -> None:
-    check_labels(parse_config({"loss": settings}).loss, table_with(frames, *present))

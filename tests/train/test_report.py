@@ -139,11 +139,12 @@ def test_wandb_gets_the_rows_of_the_metrics(
 
 
 def test_missing_logger_says_what_to_install(
-    frames: list[Atoms], settings: Settings, monkeypatch: pytest.MonkeyPatch
+    frames: list[Atoms], settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"pip install 'asenequip\[wandb\]'"):
         fit(frames, settings(loggers=["wandb"]))
+    assert not (tmp_path / "run").exists()
 
 
 def test_live_table_shows_errors_in_the_fields_units() -> None:
