@@ -101,6 +101,16 @@ def test_rows_of_the_hessian_are_those_of_the_whole(structure: str) -> None:
     assert np.array_equal(calc.hessian(atoms, rows), whole[rows].reshape(6, -1))
 
 
+def test_rows_of_the_hessian_are_named_as_numpy_names_rows() -> None:
+    atoms, calc = structures()["crystal"], calculator()
+    whole = calc.hessian(atoms).reshape(len(atoms), -1)
+    for rows in ([-1], np.array([-2, 1]), atoms.symbols == "O"):
+        assert np.array_equal(calc.hessian(atoms, rows).ravel(), whole[rows].ravel())  # type: ignore[arg-type]
+    assert calc.hessian(atoms, []).shape == (0, 3 * len(atoms))
+    with pytest.raises(IndexError, match="out of bounds"):
+        calc.hessian(atoms, [len(atoms)])
+
+
 def test_hessian_without_atoms_or_edges() -> None:
     calc = calculator()
     assert calc.hessian(Atoms()).shape == (0, 0)

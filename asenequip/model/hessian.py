@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,15 +25,22 @@ def hessian(model: Allegro, graph: Graph, rows: Sequence[int] | None = None) -> 
     model : Allegro
     graph : Graph
     rows : sequence of int, optional
-        Atoms whose rows are wanted, m of them; all by default.
+        Atoms whose rows are wanted, m of them, as NumPy indexes an array of the atoms; all by default.
 
     Returns
     -------
     (m, 3, n, 3) float64, eV/Angstrom^2
+
+    Raises
+    ------
+    IndexError
+        For an atom that is not there.
     """
-    chosen = range(graph.num_atoms) if rows is None else rows
+    chosen = np.arange(graph.num_atoms)
+    if rows is not None:
+        chosen = chosen[np.asarray(rows) if len(rows) else slice(0)]
     vectors = graph.vectors().detach()
-    blocks = [_row(model, graph, vectors, atom) for atom in chosen]
+    blocks = [_row(model, graph, vectors, atom) for atom in chosen.tolist()]
     return torch.stack(blocks) if blocks else vectors.new_zeros(0, 3, graph.num_atoms, 3)
 
 
