@@ -70,6 +70,9 @@ class Settings:
     interval: int = 10
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):  # JSON, which keeps the settings, knows Python's numbers alone
+                object.__setattr__(self, name, value.item())
         if self.ensemble not in ENSEMBLES:
             raise parameter_error("ensemble", "run_md", _one_of(ENSEMBLES), self.ensemble)
         known = THERMOSTATS[self.ensemble]

@@ -134,8 +134,9 @@ def run_md(
     asenequip.interrupt.Interrupted
         After Ctrl-C, with the state written.
     """
-    if not isinstance(steps, int) or steps < 0:
+    if not isinstance(steps, (int, np.integer)) or steps < 0:
         raise parameter_error("steps", "run_md", "an integer >= 0", steps)
+    steps = int(steps)
     if restart is not None:
         if trajectory is not None or log is not None or state is not None:
             raise ValueError("With 'restart' the run's own files go on: leave trajectory, log and state out.")

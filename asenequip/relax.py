@@ -129,9 +129,9 @@ def _validate(
 ) -> None:
     if not 0 < fmax < math.inf:
         raise parameter_error("fmax", "relax", "a float in (0, inf)", fmax)
-    if not isinstance(steps, int) or steps < 0:
+    if not isinstance(steps, (int, np.integer)) or steps < 0:
         raise parameter_error("steps", "relax", "an integer >= 0", steps)
-    if not isinstance(batch, int) or batch < 1:
+    if not isinstance(batch, (int, np.integer)) or batch < 1:
         raise parameter_error("batch", "relax", "an integer >= 1", batch)
     if cell not in CELLS:
         raise parameter_error("cell", "relax", "one of " + ", ".join(f'"{name}"' for name in CELLS), cell)

@@ -121,7 +121,7 @@ def equation_of_state(
     check_choice("relax", "equation_of_state", relax, ("none", "ions", "shape"))
     if not 0 < span < 0.5:
         raise parameter_error("span", "equation_of_state", "a float in (0, 0.5)", span)
-    if not isinstance(points, int) or points < 5:
+    if not isinstance(points, (int, np.integer)) or points < 5:
         raise parameter_error("points", "equation_of_state", "an integer >= 5", points)
     frames = [scaled(atoms, factor) for factor in np.linspace(1 - span, 1 + span, points)]
     if relax == "none":

@@ -185,6 +185,13 @@ def test_a_step_costs_one_evaluation(kind, tmp_path):
     assert calculator.count == 13  # the start is one more
 
 
+def test_numbers_of_numpy_will_do_and_are_kept(tmp_path):
+    options = {"seed": np.int64(3), "temperature": np.float32(300), "interval": np.int32(1)}
+    run_md(copper(), Springs(), steps=np.int64(2), trajectory=tmp_path / "run.traj", **options)
+    settings = read_state(tmp_path / "run.restart").header["settings"]
+    assert [settings[name] for name in options] == [3, 300.0, 1]
+
+
 def test_input_atoms_are_left_alone():
     atoms = copper()
     before = phase_space(atoms).copy()
