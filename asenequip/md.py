@@ -129,6 +129,8 @@ def run_md(
         For a parameter outside its range.
     FileExistsError
         If a file of the run exists already.
+    ase.calculators.calculator.InputError
+        If the start cannot be evaluated.
     Unstable
         If forces or positions become not finite, or a guard's limit is crossed.
     asenequip.interrupt.Interrupted
@@ -176,6 +178,7 @@ def _start(
     if not moving.get_momenta().any():
         draw_velocities(moving, settings.temperature, rng)
     moving.calc = calculator
+    moving.get_forces()  # a start that cannot be evaluated says so itself, and leaves no file
     run = _Run(moving, settings, rng, paths, guards)
     run.frames = Frames(paths["trajectory"]) if "trajectory" in paths else None
     run.table = Table(paths["log"], COLUMNS) if "log" in paths else None
@@ -244,7 +247,6 @@ class _Run:
         if steps < first:
             raise ValueError(f"The run has made {first} steps already. Ask for more than that: steps counts them all.")
         if first == 0:
-            self._guarded(self.atoms.get_forces)
             self._check()
             self._show()
             self._check_coverage()
@@ -271,7 +273,7 @@ class _Run:
         try:
             step()
         except (InputError, CalculationFailed) as error:
-            raise Unstable(self._complaint(str(error))) from error
+            raise Unstable(self._complaint(str(error).rstrip("."))) from error
 
     def _show(self) -> None:
         """Let the observer look; where it ends the run, the state is kept first."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import bulk
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import Calculator, InputError
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
@@ -213,6 +213,13 @@ def test_guard_names_the_atom(force, tmp_path):
     with pytest.raises(Unstable, match=r"step 4 .*atoms 5 \(Cu") as caught:
         run_md(copper(), Broken(force, after=4), steps=50, trajectory=tmp_path / "run.traj")
     assert "The state of step 0 is kept" in str(caught.value)
+
+
+def test_a_start_that_cannot_be_evaluated_says_so_and_leaves_no_file(small_artifact, tmp_path):
+    calculator = AllegroCalculator(small_artifact, device="cpu")
+    with pytest.raises(InputError, match=r"^The model knows Cu, O, but atoms 0 are Zr"):
+        run_md(Atoms("Zr"), calculator, steps=1, trajectory=tmp_path / "run.traj", log=tmp_path / "run.csv")
+    assert list(tmp_path.glob("run.*")) == []
 
 
 def test_guard_stops_a_runaway_temperature():
