@@ -37,6 +37,8 @@ class AllegroCalculator(Calculator):
         Precision of the network; float32 by default.
     skin : float
         Verlet skin of the neighbour list, Angstrom.
+    compiled : bool, optional
+        As for `asenequip.Evaluator`; True for the compiled form in float64 too, which by default is the exact network.
 
     Raises
     ------
@@ -63,15 +65,16 @@ class AllegroCalculator(Calculator):
         device: str | None = None,
         dtype: str | None = None,
         skin: float = 1.0,
+        compiled: bool | None = None,
     ) -> None:
         super().__init__()
         defaults = calculator_defaults() if model is None else {}
         model = defaults["model"] if model is None else model
         device = defaults.get("device", "auto") if device is None else device
         dtype = defaults.get("dtype", "float32") if dtype is None else dtype
-        self._open(Evaluator(model, device=device, dtype=dtype, skin=skin), str(device))
+        self._open(Evaluator(model, device=device, dtype=dtype, skin=skin, compiled=compiled), str(device), compiled)
 
-    def _open(self, evaluator: Evaluator, device: str) -> None:
+    def _open(self, evaluator: Evaluator, device: str, compiled: bool | None) -> None:
         self.evaluator = evaluator
         self._lock = threading.RLock()
         self._last_layer: np.ndarray | None = None
@@ -85,6 +88,7 @@ class AllegroCalculator(Calculator):
             "device": device,
             "dtype": evaluator.dtype,
             "skin": evaluator.lists.skin,
+            "compiled": compiled,
         }
 
     # -- what ASE calls ---------------------------------------------------------------------------------------------
@@ -222,15 +226,17 @@ class AllegroCalculator(Calculator):
                 f"'{path}' is not the file this calculator was made from (its SHA-256 differs).\n"
                 "Put the original back, or make a new AllegroCalculator."
             )
-        self.__init__(path, device=wanted["device"], dtype=wanted["dtype"], skin=wanted["skin"])  # type: ignore[misc]
+        options = {name: wanted.get(name) for name in ("device", "dtype", "skin", "compiled")}
+        self.__init__(path, **options)  # type: ignore[misc]
         self.atoms, self.results = state["atoms"], state["results"]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AllegroCalculator:
         other = object.__new__(type(self))
         Calculator.__init__(other)
         mine = self.evaluator
-        twin = Evaluator(mine.potential, device=mine.device, dtype=mine.dtype, skin=mine.lists.skin)
-        other._open(twin, self.parameters["device"])
+        compiled = self.parameters["compiled"]
+        twin = Evaluator(mine.potential, device=mine.device, dtype=mine.dtype, skin=mine.lists.skin, compiled=compiled)
+        other._open(twin, self.parameters["device"], compiled)
         other.atoms = None if self.atoms is None else self.atoms.copy()
         other.results = {k: np.copy(v) if isinstance(v, np.ndarray) else v for k, v in self.results.items()}
         return other

@@ -16,10 +16,12 @@ from small_systems import small_atoms, small_model
 
 from asenequip import AllegroCalculator
 from asenequip.artifact import Potential, load_artifact
+from asenequip.kernels import native
 from asenequip.testing import DOUBLE, SINGLE, Tolerances, check_calculator, check_names
 
 PRECISIONS = {"float64": DOUBLE, "float32": SINGLE}
 SYMBOLS, CUTOFF = ("Cu", "O"), 3.4
+needs_compiler = pytest.mark.skipif(not native.compiler(), reason="no C++ compiler on this machine")
 PROCESSES = ("works_in_a_new_process", "works_with_joblib")
 
 
@@ -187,7 +189,7 @@ def test_a_missing_stress_is_explained(calc: AllegroCalculator) -> None:
 
 def test_parameters_are_plain(calc: AllegroCalculator) -> None:
     values = json.loads(json.dumps(calc.todict()))
-    assert set(values) == {"model", "sha256", "device", "dtype", "skin"}
+    assert set(values) == {"model", "sha256", "device", "dtype", "skin", "compiled"}
 
 
 def test_a_moved_file_is_explained(small_artifact: Path, tmp_path: Path) -> None:
@@ -218,6 +220,17 @@ def test_a_potential_without_a_file_can_be_copied_but_not_pickled(small_artifact
     assert copy.deepcopy(calc).get_potential_energy(atoms) == calc.get_potential_energy(atoms)
     with pytest.raises(TypeError, match="save_artifact"):
         pickle.dumps(calc)
+
+
+@needs_compiler
+def test_the_compiled_form_in_float64_is_kept_by_copies(small_artifact: Path) -> None:
+    calc = AllegroCalculator(small_artifact, device="cpu", dtype="float64", compiled=True)
+    exact = AllegroCalculator(small_artifact, device="cpu", dtype="float64")
+    atoms = small_atoms()
+    assert exact.evaluator.engine is None
+    assert np.abs(calc.get_forces(atoms) - exact.get_forces(atoms)).max() < 1e-6
+    for other in (copy.deepcopy(calc), pickle.loads(pickle.dumps(calc))):
+        assert other.evaluator.engine is calc.evaluator.engine
 
 
 def test_results_travel_with_the_pickle(calc: AllegroCalculator) -> None:
