@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms
+from ase.io import write
 from learning import RESULTS, force_rmse, keep, small
 from pools import ALLOYS, MOLECULES, emt_frames, kept_frames, molecule_frames, published_frames
 
@@ -27,37 +28,56 @@ from asenequip.active import select_frames
 from asenequip.train import fit
 from asenequip.uncertainty import frame_deviation
 
+VALID = 0.2
+"""Share of the labels that are drawn at random and choose the epoch, as the fresh frames of a campaign do."""
 
-def choose(strategy: str, pool: list[Atoms], taken: list[int], count: int, calculator: AllegroCalculator, seed: int):
-    """Further frames of the pool by a strategy."""
-    rest = [k for k in range(len(pool)) if k not in taken]
+
+def choose(strategy: str, pool: list[Atoms], run: dict, count: int, calculator: AllegroCalculator) -> list[int]:
+    """Further frames of the pool to train on, by a strategy."""
+    rest = [k for k in range(len(pool)) if k not in {*run["taken"], *run["fresh"]}]
     if strategy == "random":
-        return np.random.default_rng([seed, len(taken)]).permutation(rest)[:count].tolist()
+        return np.random.default_rng([run["seed"], len(run["taken"])]).permutation(rest)[:count].tolist()
     options = {"method": "diverse"}
     if strategy == "active":
         options = {"method": "mixed", "uncertainty": lambda atoms: frame_deviation(calculator.evaluator, atoms)}
-    known = [pool[k] for k in taken]
+    known = [pool[k] for k in run["taken"]]
     found = select_frames([pool[k] for k in rest], count, calculator.descriptors, known=known, **options)
     return [rest[k] for k in found.indices]
+
+
+def take_labels(run: dict, pool: list[Atoms], size: int, options: argparse.Namespace) -> None:
+    """Bring a run to a number of labels: fresh ones at random, then others by its strategy."""
+    valid = round(VALID * size)
+    rest = [k for k in range(len(pool)) if k not in {*run["taken"], *run["fresh"]}]
+    order = np.random.default_rng([run["seed"], 99, size]).permutation(rest).tolist()
+    more = valid - len(run["fresh"])
+    run["fresh"] += order[:more]
+    count = size - valid - len(run["taken"])
+    if run["models"]:
+        last = AllegroCalculator(options.frames / run["models"][-1], device="cpu")
+        run["taken"] += choose(run["strategy"], pool, run, count, last)
+    else:
+        run["taken"] += order[more : more + count]
 
 
 def lengthen(run: dict, pool: list[Atoms], tests: dict[str, list[Atoms]], options: argparse.Namespace) -> None:
     """Choose frames by the last potential, train on all taken from its weights, and add a row of errors."""
     seed, size, began = run["seed"], options.sizes[len(run["rows"])], time.process_time()
     start = str(options.frames / run["models"][-1]) if run["models"] else None
-    if start is None:
-        run["taken"] = np.random.default_rng([seed, 99]).permutation(len(pool))[:size].tolist()
-    else:
-        last, more = AllegroCalculator(start, device="cpu"), size - len(run["taken"])
-        run["taken"] += choose(run["strategy"], pool, run["taken"], more, last, seed)
+    take_labels(run, pool, size, options)
     folder = options.frames / f"{run['strategy']} {seed} {size} {options.steps}"
+    folder.mkdir(parents=True, exist_ok=True)
     model = {"cutoff": options.cutoff, "species": sorted({s for atoms in pool for s in atoms.symbols})}
     settings = {**small(folder, seed, size, options.steps, options.batch, **model), "start": start}
+    settings["data"] = {"split": {"valid": 0, "test": 0}}
+    for role, chosen in (("train", run["taken"]), ("valid", run["fresh"])):
+        write(folder / f"{role}.extxyz", [pool[k] for k in chosen])
+        settings["data"][role] = str(folder / f"{role}.extxyz")
     if "energy" not in pool[0].calc.results:
         settings["loss"] = {"energy": 0.0, "stress": 0.0}
-    calculator = AllegroCalculator(fit([pool[k] for k in run["taken"]], settings).path, device="cpu")
+    calculator = AllegroCalculator(fit(None, settings).path, device="cpu")
     errors = {test: force_rmse(calculator, frames) for test, frames in tests.items()}
-    row = {"labels": size, "atoms": sum(len(pool[k]) for k in run["taken"]), **errors}
+    row = {"labels": size, "atoms": sum(len(pool[k]) for k in run["taken"] + run["fresh"]), **errors}
     row[ALL] = float(np.exp(np.mean(np.log(list(errors.values())))))
     print(run["strategy"], seed, {k: round(v, 4) for k, v in row.items()}, flush=True)
     run["rows"].append({**row, "seconds": round(time.process_time() - began, 1)})
@@ -107,16 +127,18 @@ def begun(name: str, strategy: str, seed: int, options: argparse.Namespace) -> d
     for run in same:
         if run["strategy"] == strategy:
             return run
-    new: dict = {"strategy": strategy, "seed": seed, "taken": [], "rows": [], "models": []}
+    new: dict = {"strategy": strategy, "seed": seed, "taken": [], "fresh": [], "rows": [], "models": []}
     if same and (options.frames / same[0]["models"][0]).exists():
-        new |= {"taken": same[0]["taken"][: options.sizes[0]], "rows": same[0]["rows"][:1]}
-        new["models"] = same[0]["models"][:1]
+        valid = round(VALID * options.sizes[0])
+        new |= {"taken": same[0]["taken"][: options.sizes[0] - valid], "fresh": same[0]["fresh"][:valid]}
+        new |= {"rows": same[0]["rows"][:1], "models": same[0]["models"][:1]}
     return new
 
 
 def same_for_all(options: argparse.Namespace) -> dict[str, object]:
     """What runs must have in common to stand in one record."""
-    return {name: getattr(options, name) for name in ("steps", "batch", "cutoff", "sizes")}
+    shared = {name: getattr(options, name) for name in ("steps", "batch", "cutoff", "sizes")}
+    return {**shared, "share of random labels that choose the epoch": VALID}
 
 
 def earlier(name: str, options: argparse.Namespace) -> list[dict]:
@@ -149,8 +171,8 @@ def drop_runs(name: str, options: argparse.Namespace) -> None:
 def summary(runs: list[dict], sizes: list[int], parts: dict[str, int]) -> dict[str, object]:
     """Means over the seeds that all strategies have.
 
-    Of errors and of the labels taken from each part of the pool; and the labels that each strategy needs for the error
-    that random reaches with all of its.
+    Of errors and of the labels trained on from each part of the pool; and the labels that each strategy needs for the
+    least error that random reaches.
     """
     done = {s: {r["seed"]: r for r in runs if r["strategy"] == s and len(r["rows"]) == len(sizes)} for s in STRATEGIES}
     done = {strategy: found for strategy, found in done.items() if found}
@@ -165,7 +187,7 @@ def summary(runs: list[dict], sizes: list[int], parts: dict[str, int]) -> dict[s
             rows = [[row[test] for row in found[seed]["rows"]] for seed in seeds]
             table[test][strategy] = np.exp(np.mean(np.log(rows), axis=0)).round(5).tolist()
         if "random" in done:
-            level = table[test]["random"][-1]
+            level = min(table[test]["random"])
             needed[test] = {s: labels_for(level, sizes, values) for s, values in table[test].items()}
     for strategy, found in done.items():
         chosen = np.concatenate([found[seed]["taken"] for seed in seeds])
@@ -174,8 +196,8 @@ def summary(runs: list[dict], sizes: list[int], parts: dict[str, int]) -> dict[s
     return {
         "seeds": seeds,
         "mean force rmse, eV/A": table,
-        "labels for random's last error": needed,
-        "mean labels of each part of the pool": taken,
+        "labels for random's least error": needed,
+        "mean labels trained on, of each part of the pool": taken,
     }
 
 

@@ -21,6 +21,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read
+from bench_active import VALID
 from learning import RESULTS, emt, keep, published, small
 from pools import published_frames
 
@@ -121,7 +122,9 @@ def phases(options: argparse.Namespace) -> None:
     for run in record["runs"]:
         if run["strategy"] == "random":
             calculator = AllegroCalculator(options.frames / run["models"][1], device="cpu")
-            known = run["taken"][: record["sizes"][1]]
+            size = record["sizes"][1]
+            valid = round(VALID * size)
+            known = {*run["taken"][: size - valid], *run["fresh"][:valid]}
             rest = [pool[k] for k in range(0, len(pool), 5) if k not in known]
             rows += [{"seed": run["seed"], **row} for row in rank_frames(calculator, rest)]
     print(json.dumps(rows, indent=1))
