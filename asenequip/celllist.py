@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asenequip.neighbors import complete_cell, refuse_collapse, refuse_oversize
+from asenequip.neighbors import complete_cell, least_skewed, refuse_collapse, refuse_oversize
 
 TensorEdges = tuple[Tensor, Tensor, Tensor]
 """(centers (z,) int64, neighbors (z,) int64, shifts (z, 3) int64): by centre, neighbour and shift."""
@@ -63,6 +63,7 @@ def find_edges_on_device(
         return empty, empty, empty.new_zeros(0, 3)
     box = complete_cell(cell, pbc)
     pbc = np.array(pbc, dtype=bool)
+    box, turns = least_skewed(box, pbc)
     refuse_collapse(n, box, pbc, cutoff)
     if device.type == "cuda":
         refuse_oversize(positions.cpu().numpy(), box, pbc, cutoff, lambda: torch.cuda.mem_get_info(device)[0])
@@ -76,6 +77,8 @@ def find_edges_on_device(
         found.append((centers[keep], neighbors[keep], shifts[keep]))
     centers, neighbors, shifts = (torch.cat(parts) for parts in zip(*found, strict=True))
     shifts = shifts + offsets[centers] - offsets[neighbors]
+    if turns is not None:  # products of whole numbers are there on a CPU alone
+        shifts = (shifts.to(torch.float64) @ torch.from_numpy(turns).to(device, torch.float64)).round().to(torch.int64)
     order = _canonical_order(centers, neighbors, shifts, n)
     return centers[order], neighbors[order], shifts[order]
 

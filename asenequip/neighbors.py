@@ -15,6 +15,9 @@ _MANY = 50_000
 BYTES_PER_EDGE = 110
 """Most that an edge takes while its list is built and kept: benchmarks/results/growth.json."""
 
+_SKEWED = 5.0
+"""Length of a lattice vector over the cell's height along it from which on shorter vectors are looked for."""
+
 _MOST = 1e7
 """Edges beyond which a cell smaller than the cutoff is taken for broken: more than any structure has by right."""
 
@@ -73,6 +76,7 @@ def find_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
     box = complete_cell(cell, pbc)
     pbc = np.array(pbc, dtype=bool)
+    box, turns = least_skewed(box, pbc)
     refuse_collapse(len(positions), box, pbc, cutoff)
     refuse_oversize(positions, box, pbc, cutoff, available_bytes)
     wrapped, offsets = _fold(positions, box, pbc)
@@ -81,8 +85,47 @@ def find_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff:
     centers, neighbors, shifts = _vesin(wrapped, box, pbc, cutoff)
     if offsets.any():
         shifts = shifts + offsets[neighbors] - offsets[centers]
+    if turns is not None:
+        shifts = shifts @ turns
     order = _canonical_order(centers, neighbors, shifts, len(positions))
     return centers[order], neighbors[order], shifts[order]
+
+
+def least_skewed(box: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The shortest lattice vectors of the same lattice where the given ones are long and nearly parallel.
+
+    A search looks at as many cells as there are heights of the cell in the cutoff, and a skewed cell is flat.
+
+    Parameters
+    ----------
+    box : (3, 3) float64
+        Of full rank.
+    pbc : (3,) bool
+
+    Returns
+    -------
+    box : (3, 3) float64
+    turns : (3, 3) int64 or None
+        Its rows in terms of the given ones: shifts s of the one are shifts s @ turns of the other. None where the given
+        ones stay.
+    """
+    if not is_skewed(box[None], pbc[None])[0]:
+        return box, None
+    from ase.geometry.minkowski_reduction import minkowski_reduce
+
+    try:
+        reduced, turns = minkowski_reduce(box, pbc)
+    except RuntimeError:  # no end in sight: a cell that has collapsed
+        return box, None
+    return np.array(reduced), np.asarray(turns, np.int64)
+
+
+def is_skewed(boxes: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Which cells (f, 3, 3) are skewed along directions (f, 3) that are periodic, two of them at least; (f,) bool."""
+    areas = np.linalg.norm(np.cross(np.roll(boxes, -1, axis=1), np.roll(boxes, -2, axis=1)), axis=2)
+    products = np.linalg.norm(boxes, axis=2) * areas  # length over height, times the volume
+    skewed = (products > _SKEWED * np.abs(np.linalg.det(boxes))[:, None]) & pbc
+    return skewed.any(axis=1) & (pbc.sum(axis=1) > 1)
 
 
 def refuse_oversize(

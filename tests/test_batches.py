@@ -45,6 +45,14 @@ def random_frame(seed: int) -> Atoms:
     return atoms
 
 
+def test_skewed_cells_go_by_themselves(evaluator):
+    atoms = small_atoms()
+    skewed = atoms.copy()
+    skewed.cell = np.array([[1, 0, 0], [3000, 1, 0], [0, 0, 1]]) @ atoms.cell
+    for together in evaluator.evaluate([skewed, atoms, skewed]):
+        assert np.abs(together["forces"] - evaluator.evaluate([atoms])[0]["forces"]).max() < 1e-4
+
+
 @settings(max_examples=60, deadline=None)
 @given(seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4), cutoff=st.floats(1.0, 6.0))
 def test_lists_are_vesins_in_the_same_order(evaluator, seeds, cutoff):

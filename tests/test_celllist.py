@@ -48,6 +48,15 @@ def test_parts_do_not_change_the_list(budget):
     compare(atoms, 5.0, budget)
 
 
+@pytest.mark.parametrize("pbc", [True, (True, False, True)])
+def test_a_skewed_cell(pbc):
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=0)
+    atoms.cell = np.array([[1, 0, 0], [0, 1, 0], [200, 0, 1]]) @ atoms.cell
+    atoms.pbc = pbc
+    compare(atoms, 5.0)
+
+
 def test_a_collapsed_cell_is_refused():
     with pytest.raises(ValueError, match="has collapsed"):
         find_edges_on_device(torch.zeros(100, 3, dtype=torch.float64), np.eye(3) * 1e-2, np.ones(3, bool), 5.0)

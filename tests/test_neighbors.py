@@ -253,6 +253,18 @@ def test_a_collapsed_cell_is_refused_not_searched(scale: float, pbc) -> None:
         find_edges(rng.uniform(0, 1, (9, 3)) @ cell, cell, np.broadcast_to(pbc, 3), 5.0)
 
 
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False)])
+@pytest.mark.parametrize("skew", [7, 100, 3000])
+def test_a_skewed_cell_has_the_edges_of_its_lattice(skew: int, pbc: tuple) -> None:
+    upright = np.diag([3.0, 3.3, 3.6])
+    turns = np.array([[1, 0, 0], [skew, 1, 0], [skew, -skew, 1] if pbc[2] else [0, 0, 1]])
+    positions, periodic = np.random.default_rng(0).uniform(-9, 9, (5, 3)), np.array(pbc)
+    i, j, shifts = find_edges(positions, turns @ upright, periodic, 5.0)
+    wanted = find_edges(positions, upright, periodic, 5.0)
+    found = sorted(zip(i.tolist(), j.tolist(), (shifts @ turns).tolist(), strict=True))
+    assert found == sorted(zip(*(array.tolist() for array in wanted), strict=True))
+
+
 def test_a_dense_cell_is_still_searched() -> None:
     cell = np.eye(3) * 0.2  # 4 * 10^4 images of one atom
     i, _, _ = find_edges(np.zeros((1, 3)), cell, np.ones(3, bool), 4.0)

@@ -12,6 +12,7 @@ from asenequip.fused.engine import CoincidingAtomsError, FusedEngine
 from asenequip.fused.lists import Structures, list_small
 from asenequip.graph import atom_types, check_geometry, coinciding_atoms, input_errors, type_table
 from asenequip.listcache import ListCache
+from asenequip.neighbors import is_skewed
 from asenequip.results import Outcome, Results, results_of
 
 SMALL = 128
@@ -130,7 +131,7 @@ class FusedBatch:
 
 
 def _is_plain(structures: Structures, types: np.ndarray) -> np.ndarray:
-    """Which structures need no further look: known elements, finite positions, a full cell or none, (f,) bool."""
+    """Which structures are as most are: elements known, positions finite, cell full and upright or none, (f,) bool."""
     reach = np.abs(structures.positions).max(axis=1, initial=0.0)
     wrong = np.concatenate([[0], np.cumsum((types < 0) | ~(reach < _FAR))])  # true for NaN too
     good = wrong[structures.starts[1:]] == wrong[structures.starts[:-1]]
@@ -138,5 +139,6 @@ def _is_plain(structures: Structures, types: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(cells, axis=2)
     with np.errstate(invalid="ignore", over="ignore"):
         full = np.abs(np.linalg.det(cells)) > 1e-10 * np.prod(lengths, axis=1)
+        full &= ~is_skewed(cells, structures.periodic)
     none = (lengths == 0).all(axis=1) & ~structures.periodic.any(axis=1)
     return good & ((full & (lengths < _FAR).all(axis=1)) | none)
