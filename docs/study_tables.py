@@ -14,21 +14,27 @@ from tables import RESULTS, table
 
 def potential(found: dict[str, Any]) -> str:
     """Errors of each round of training."""
-    sets = list(found["rounds"][0]["test_forces_mae_eV_per_A"])
-    rows = [
-        (
-            each["name"],
-            each["interface_frames"],
-            each["unseen_interface_forces_rmse_eV_per_A"],
-            *each["test_forces_mae_eV_per_A"].values(),
-        )
-        for each in found["rounds"]
-    ]
-    text = (
-        f"Force errors in eV/Å: root of the mean square on {found['unseen_frames']} interface frames that no round had "
-        f"seen, whose forces are {found['unseen_forces_rms_eV_per_A']:.2f}; mean absolute on test frames of the bulk.\n"
+    kinds, rounds = found["kinds"], found["rounds"]
+    sets = list(rounds[0]["test_forces_mae_eV_per_A"])
+    head = (
+        "",
+        "frames learnt",
+        *(f"{kind}: forces (eV/Å)" for kind in kinds),
+        *(f"{kind}: stress (GPa)" for kind in kinds),
     )
-    return text + "\n" + table(("", "interface frames learnt", "unseen interfaces", *sets), rows)
+    rows: list[tuple[Any, ...]] = [
+        ("forces of the labels", "", *(kind["forces_rms_eV_per_A"] for kind in kinds.values()), *("" for _ in kinds))
+    ]
+    for each in rounds:
+        errors = [each["unseen"][kind] for kind in kinds]
+        forces, stress = ([error[key] for error in errors] for key in ("forces_rmse_eV_per_A", "stress_rmse_GPa"))
+        rows.append((each["name"], each["learnt_frames"], *forces, *stress))
+    many = ", ".join(f"{kind['frames']} {name}" for name, kind in kinds.items())
+    bulk = [(each["name"], *each["test_forces_mae_eV_per_A"].values()) for each in rounds]
+    return (
+        f"Roots of the mean squares on labelled frames that no round had seen ({many}):\n\n{table(head, rows)}\n"
+        f"Mean absolute force errors (eV/Å) on test frames of the bulk:\n\n{table(('', *sets), bulk)}"
+    )
 
 
 def study(part: dict[str, Any]) -> str:
@@ -50,8 +56,8 @@ def study(part: dict[str, Any]) -> str:
     )
 
 
-def mechanics(found: dict[str, Any], published: dict[str, str]) -> str:
-    """Lattice and elastic constants at rest."""
+def mechanics(found: dict[str, Any], published: dict[str, str], grids: list[dict[str, float]]) -> str:
+    """Lattice and elastic constants at rest, and those of lithium that the labels' own method has."""
     places = ((0, 0), (0, 1), (3, 3))
     rows = [
         (
@@ -65,7 +71,12 @@ def mechanics(found: dict[str, Any], published: dict[str, str]) -> str:
         for name, crystal in found.items()
     ]
     head = ("", "a (Å)", "C11 (GPa)", "C12", "C44", "bulk", "shear", "published")
-    return "### Mechanics\n\nAt rest, one arrangement of lithium in Li6PS5Cl.\n\n" + table(head, rows)
+    text = "### Mechanics\n\nAt rest, one arrangement of lithium in Li6PS5Cl.\n\n" + table(head, rows)
+    if grids:
+        named = [(f"{row['points']} points", row["C11_GPa"], row["C12_GPa"]) for row in grids]
+        text += "\nLithium by PBE, by the grid along each axis of 2 atoms; the labels of metal are like 4 or 6:\n\n"
+        text += table(("", "C11 (GPa)", "C12"), named)
+    return text
 
 
 def diffusion(found: dict[str, Any], published: dict[str, str]) -> str:
@@ -86,9 +97,15 @@ def page() -> str:
     parts = ["Made from `benchmarks/results/interphase.json`; intervals are of the 95 percent level.\n"]
     if "potential" in record:
         parts.append(potential(record["potential"]))
+    if "chlorine_contacts" in record:
+        found = record["chlorine_contacts"]
+        close = f"{found['atoms_within_3_A']} of {found['atoms']} had another one within 3 Å at once"
+        parts.append(
+            f"Chlorine in Li | Li6PS5Cl | Li: the closest pair came to {found['closest_A']} Å; at most {close}.\n"
+        )
     parts += [study(part) for name, part in record.items() if name.startswith("li_")]
     if "mechanics" in record:
-        parts.append(mechanics(record["mechanics"], published))
+        parts.append(mechanics(record["mechanics"], published, record["level"].get("lithium_by_grid", [])))
     if "diffusion" in record:
         parts.append(diffusion(record["diffusion"], published))
     return "\n".join(parts)
