@@ -111,9 +111,14 @@ def test_python_of_the_pages_imports_and_calls_what_there_is(page):
 
 def command_lines() -> list[tuple[str, str]]:
     """Page and line of each command of the package's that a page shows, one that goes on with a backslash joined."""
-    pattern = r"^(?:    |)(asenequip(?:-train)? (?:[^\n\\]|\\\n)*)$"
-    blocks = [(page, page.read_text().replace("\\\n", " ")) for page in PAGES]
-    return [(page.name, line) for page, text in blocks for line in re.findall(pattern, text, re.MULTILINE)]
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        shown = re.findall(r"^    (asenequip(?:-train)? .*)$", text, re.MULTILINE)
+        for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            shown += re.findall(r"^(asenequip(?:-train)? .*)$", block, re.MULTILINE)
+        found += [(page.name, line) for line in shown]
+    return found
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines())
