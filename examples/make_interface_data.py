@@ -156,22 +156,6 @@ def starts() -> Iterator[tuple[str, Callable[[], Atoms]]]:
             yield crystals[number // 2]
 
 
-Potential = Annotated[Path, typer.Argument(exists=True, help="A potential, a .asnq file.")]
-Output = Annotated[Path, typer.Argument(help="File to make, *.extxyz.")]
-
-
-def keep(output: Path, frames: list[Atoms]) -> None:
-    """Write them, and say so."""
-    write(output, frames)
-    typer.echo(f"{len(frames)} frames of {min(map(len, frames))} to {max(map(len, frames))} atoms: {output}")
-
-
-@app.command()
-def start(output: Output) -> None:
-    """Make rattled interfaces and crystals."""
-    keep(output, [bare(make(), origin=name) for name, make in starts()])
-
-
 def inserted(atoms: Atoms, symbol: str, rng: np.random.Generator, tries: int = 100) -> Atoms:
     """A copy with one atom more: of so many random places, at the one that is farthest from all atoms."""
     places = rng.random((tries, 3)) @ atoms.cell.array
@@ -223,11 +207,10 @@ def mixture(number: int) -> Atoms:
     counts: dict[str, float] = {}
     volume = 0.0
     for name, share in units.items():
-        crystal = make_crystal(name)
-        crystal = occupy(crystal, np.random.default_rng(0))
-        formula = crystal.symbols.formula.reduce()
-        volume += share * crystal.get_volume() / formula[1]
-        for symbol, each in formula[0].count().items():
+        crystal = occupy(make_crystal(name), np.random.default_rng(0))
+        formula, repeats = crystal.symbols.formula.reduce()
+        volume += share * crystal.get_volume() / repeats
+        for symbol, each in formula.count().items():
             counts[symbol] = counts.get(symbol, 0) + share * each
     volume *= rng.uniform(0.95, 1.08)
     if "Li6PS5Cl" in units:
@@ -268,6 +251,22 @@ def dynamics(
             typer.echo(f"{seed}: {str(error).splitlines()[0]}")
             return
         yield part, kelvin, atoms
+
+
+Potential = Annotated[Path, typer.Argument(exists=True, help="A potential, a .asnq file.")]
+Output = Annotated[Path, typer.Argument(help="File to make, *.extxyz.")]
+
+
+def keep(output: Path, frames: list[Atoms]) -> None:
+    """Write them, and say so."""
+    write(output, frames)
+    typer.echo(f"{len(frames)} frames of {min(map(len, frames))} to {max(map(len, frames))} atoms: {output}")
+
+
+@app.command()
+def start(output: Output) -> None:
+    """Make rattled interfaces and crystals."""
+    keep(output, [bare(make(), origin=name) for name, make in starts()])
 
 
 @app.command()
