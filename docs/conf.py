@@ -17,7 +17,13 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build", "generated/tables.md", "generated/study.md", "generated/accuracy.md"]
+exclude_patterns = [
+    "_build",
+    "generated/tables.md",
+    "generated/study.md",
+    "generated/accuracy.md",
+    "generated/active_*.md",
+]
 html_theme = "furo"
 html_title = f"asenequip {release}"
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
@@ -33,6 +39,7 @@ def setup(app: Any) -> None:
     """Write the tables before the pages are read."""
     sys.path.insert(0, str(Path(__file__).parent))
     import accuracy_tables
+    import active_tables
     import study_tables
     import tables
 
@@ -41,3 +48,5 @@ def setup(app: Any) -> None:
     (folder / "tables.md").write_text(tables.page())
     (folder / "study.md").write_text(study_tables.page())
     (folder / "accuracy.md").write_text(accuracy_tables.page())
+    for name in active_tables.RECORDS:
+        (folder / f"active_{name}.md").write_text(active_tables.page(name))

@@ -48,3 +48,17 @@ def test_the_tables_of_the_study_come_from_its_record(tmp_path, monkeypatch):
     (tmp_path / "interphase.json").write_text(json.dumps(record))
     monkeypatch.setattr(study_tables, "RESULTS", tmp_path)
     assert "| Li | 4711 |" in study_tables.page()
+
+
+def test_the_tables_of_active_learning_come_from_their_records(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    active_tables = importlib.import_module("active_tables")
+    record = json.loads((ROOT / "benchmarks" / "results" / "active_curve.json").read_text())
+    record["mean force rmse, eV/A"]["1200 K"]["active"][1] = 4.711
+    record["labels for random's least error"]["1200 K"]["active"] = None
+    (tmp_path / "active_curve.json").write_text(json.dumps(record))
+    monkeypatch.setattr(active_tables, "RESULTS", tmp_path)
+    row = next(line for line in active_tables.page("curve").splitlines() if line.startswith("| 1200 K | active"))
+    assert "| 4711 |" in row
+    assert row.endswith("| not reached |")
+    assert active_tables.page("pool") == ""  # no file, no tables
