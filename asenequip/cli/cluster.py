@@ -9,8 +9,10 @@ import typer
 
 from asenequip.cli.common import Debug, Device, Dtype, Index, Progress, open_calculator, table
 from asenequip.interrupt import Interrupted, stop_on_signal
+from asenequip.settings import calculator_defaults
 
 if TYPE_CHECKING:
+    from asenequip.calculator import AllegroCalculator
     from asenequip.cluster.report import ClusterReport
 
 
@@ -19,7 +21,12 @@ def cluster(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", show_default=False)],
     model: Annotated[
         Path | None,
-        typer.Option("--model", "-m", help="Potential whose latent features describe atoms.", show_default=False),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Potential whose latent features describe atoms; else that of ASE's configuration.",
+            show_default=False,
+        ),
     ] = None,
     soap: Annotated[bool, typer.Option("--soap", help="Describe atoms by SOAP (needs DScribe).")] = False,
     soap_cutoff: Annotated[float, typer.Option("--soap-cutoff", help="Radius of SOAP, Angstrom.")] = 5.0,
@@ -45,19 +52,19 @@ def cluster(
     """
     from asenequip.cluster import CallableDescriptor, cluster_file
 
-    if (model is None) == (not soap):
-        raise ValueError("Say how atoms are described: --model and a potential, or --soap.")
+    if soap and model is not None:
+        raise ValueError("Atoms are described by --model or by --soap, not by both. Leave one of them out.")
     if not trajectory.exists():
         raise FileNotFoundError(f"There is no file '{trajectory}'. Check the path.")
     descriptor: Any
-    if model is not None:
-        calculator = open_calculator(model, device, dtype)
-        sha256 = calculator.parameters["sha256"]
-        descriptor = CallableDescriptor(calculator.descriptors, name=f"potential {sha256}")
-    else:
+    if soap:
         from asenequip.cluster import SOAP
 
         descriptor = SOAP(cutoff=soap_cutoff)
+    else:
+        calculator = _describer(model, device, dtype)
+        sha256 = calculator.parameters["sha256"]
+        descriptor = CallableDescriptor(calculator.descriptors, name=f"potential {sha256}")
     options: dict[str, Any] = {"z": z, "species": species, "window": window, "sample": sample, "random_state": seed}
     with Progress("Frames", _passes(clusters) * _count(trajectory, index)) as progress, stop_on_signal() as stop:
 
@@ -77,6 +84,15 @@ def cluster(
             **({} if clusters is not None else options),
         )
     typer.echo(_text(report))
+
+
+def _describer(model: Path | None, device: str, dtype: str) -> AllegroCalculator:
+    if model is None:
+        try:
+            calculator_defaults()
+        except ValueError as error:
+            raise ValueError(f"Say how atoms are described: --model and a potential, or --soap.\n{error}") from None
+    return open_calculator(model, device, dtype)
 
 
 def _passes(clusters: Path | None) -> int:

@@ -84,7 +84,8 @@ def md(
         _, known = read_settings(resume)
         made = known["calculator"]
         calculator = open_calculator(model or _model_of(made, resume), made.get("device", device), made["dtype"])
-        settings = {"restart": resume, "steps": steps or known["steps"], "guards": guards, **_observer(guard, resume)}
+        settings = {"restart": resume, "steps": steps or known["steps"], "guards": guards}
+        settings |= _observer(guard, resume, calculator)
         _run(None, calculator, settings, resume, already=known["step"])
         return
     if structure is None or output is None or steps is None:
@@ -106,15 +107,21 @@ def md(
         "log": output.with_suffix(".csv") if log is None else log,
         "state": output.with_suffix(".restart"),
         "guards": guards,
-        **_observer(guard, output),
     }
-    _run(atoms, open_calculator(model, device, dtype), settings, settings["state"], already=0)
+    calculator = open_calculator(model, device, dtype)
+    settings |= _observer(guard, output, calculator)
+    _run(atoms, calculator, settings, settings["state"], already=0)
 
 
-def _observer(limit: float | None, path: Path) -> dict[str, Any]:
+def _observer(limit: float | None, path: Path, calculator: AllegroCalculator) -> dict[str, Any]:
     """The guard on the uncertainty, if one is wanted; frames are handed over beside the run's files."""
     if limit is None:
         return {}
+    if calculator.rigidity is None:
+        raise ValueError(
+            "--guard asks for the uncertainty of forces, and this potential carries none.\n"
+            "Train with 'uncertainty:' in the settings, or leave --guard out."
+        )
     from asenequip.uncertainty import Guard
 
     return {"observe": Guard(limit, "hand over", path=path.with_suffix(".unsure.extxyz"))}

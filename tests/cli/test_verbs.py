@@ -149,6 +149,14 @@ def test_cluster_labels_are_the_library_s(small_artifact, tmp_path):
     assert "exists and is not overwritten" in run(*words, "-o", tmp_path / "found", code=2)
 
 
+def test_cluster_takes_the_potential_of_ase_s_configuration(small_artifact, tmp_path, monkeypatch):
+    write(tmp_path / "frames.xyz", [crystal(k) for k in range(20)])
+    monkeypatch.setattr(cfg, "parser", ConfigParser())
+    cfg.parser.read_dict({"asenequip": {"model": str(small_artifact)}})
+    words = ("cluster", tmp_path / "frames.xyz", "--no-figures", "--device", "cpu", "-o", tmp_path / "found")
+    assert "80 environments in 20 frames" in run(*words)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -170,7 +178,12 @@ def test_cluster_labels_are_the_library_s(small_artifact, tmp_path):
         (("md", "--resume", "none.restart"), "There is no state to restart from"),
         (("md", "--resume", "{frames}"), "is not an intact state of a run: it is no archive of arrays"),
         (("evaluate", "{frames}", "-m", "{model}", "-o", "{frames}/new.xyz"), "is no folder that takes files"),
+        (
+            ("md", "{frames}", "-m", "{model}", "-o", "run.traj", "-n", "1", "--guard", "1"),
+            "this potential carries none",
+        ),
         (("cluster", "{frames}", "-o", "{new}"), "Say how atoms are described"),
+        (("cluster", "{frames}", "-o", "{new}", "-m", "{model}", "--soap"), "not by both"),
         (("convert", "none.ckpt", "out.asnq", "--symbols", "Li"), "must be pairs such as A=Li,B=S"),
     ],
 )
