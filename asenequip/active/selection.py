@@ -235,9 +235,9 @@ def _relative(values: np.ndarray) -> np.ndarray:
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
-    """Values, infinite ones as large as is safe, with a trifle in place of those that are not positive."""
+    """Values, infinite ones as large as is safe, with a trifle in place of those that are not positive numbers."""
     limit = values[np.isfinite(values)].max(initial=1.0)
-    return np.clip(values, 1e-9 * limit, 1e9 * limit)
+    return np.clip(np.where(np.isnan(values), 0.0, values), 1e-9 * limit, 1e9 * limit)
 
 
 def _reason(

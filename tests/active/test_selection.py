@@ -97,6 +97,14 @@ def test_infinite_novelty_counts_most_and_spoils_nothing():
         assert sorted(chosen.tolist()) == [0, 1, 2, 3]
 
 
+def test_what_is_no_number_comes_last():
+    points = np.arange(4.0)[:, None]
+    unsure = np.array([1.0, np.nan, 1.0, 1.0])
+    for method in ("mixed", "uncertain"):
+        chosen = select(points, 4, method=method, uncertainties=unsure, known=np.array([[-1.0]])).indices
+        assert chosen[-1] == 1
+
+
 def test_no_candidates_no_choice():
     for method in ("mixed", "diverse", "random"):
         assert len(select(np.zeros((0, 3)), 4, method=method).indices) == 0
