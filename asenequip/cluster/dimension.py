@@ -57,7 +57,9 @@ def two_nn(distances: NDArray, fraction: float = 0.9) -> tuple[float, float]:
     """
     check(0 < fraction <= 1, "fraction", "two_nn", "a float in (0, 1]", fraction, "The usual value is 0.9.")
     n = len(distances)
-    log_mu = np.log(distances[:, 2]) - np.log(distances[:, 1])
+    # contiguous: numpy 1.26 rounds the logarithms of a strided column by its address
+    first, second = np.log(np.ascontiguousarray(distances[:, 1:3].T))
+    log_mu = second - first
     if fraction == 1:
         dimension = (n - 1) / log_mu.sum()
         return float(dimension), float(dimension / np.sqrt(n))
