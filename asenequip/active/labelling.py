@@ -114,7 +114,7 @@ _Run = Callable[[dict[str, Atoms], Labeller, "float | None", int, "float | None"
 
 
 def _by_processes(workers: int, threads: int) -> _Run:
-    """Threads that each drive a child process."""
+    """Threads that each drive a child process, which gets its next task once the outcome of the last is stored."""
 
     def run(
         waiting: dict[str, Atoms], labeller: Labeller, timeout: float | None, retries: int, max_force: float | None
@@ -124,22 +124,22 @@ def _by_processes(workers: int, threads: int) -> _Run:
         for worker in everyone:
             idle.put(worker)
 
-        def attempt(atoms: Atoms) -> Outcome:
+        def attempt(atoms: Atoms) -> tuple[Worker, Outcome]:
             worker = idle.get()
-            try:
-                return _persist(lambda: worker.run(atoms, labeller, timeout, max_force), retries)
-            finally:
-                idle.put(worker)
+            return worker, _persist(lambda: worker.run(atoms, labeller, timeout, max_force), retries)
 
         pool = ThreadPoolExecutor(max(1, len(everyone)))
         try:
             futures = {pool.submit(attempt, atoms): key for key, atoms in waiting.items()}
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                worker, outcome = future.result()
+                yield futures[future], outcome
+                idle.put(worker)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in everyone:
                 worker.stop()
+                idle.put(worker)  # for a thread that still waits for one
             pool.shutdown(wait=True)
 
     return run

@@ -1,7 +1,7 @@
 """A process of its own that labels: what crashes or hangs in a calculator stays in it.
 
-Run as ``python -m asenequip.active.worker``: tasks come as lines of JSON on standard input, outcomes
-go back on standard output.
+Run as ``python -m asenequip.active.worker``: it says on standard output that it is ready; then tasks come as lines of
+JSON on standard input, and outcomes go back on standard output.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ase.io.jsonio import decode, encode
 from asenequip.active.labellers import Labeller
 from asenequip.active.store import Outcome
 
+_READY = b"ready\n"
 _OUTPUTS = (".out", ".pwo", ".log", ".txt")
 _GEOMETRY = ("numbers", "positions", "cell", "pbc", "initial_charges", "initial_magmoms")
 
@@ -95,11 +96,10 @@ class Worker:
         atoms : ase.Atoms
         labeller : Labeller
         timeout : float, optional
-            Seconds, after which the process is ended.
+            Seconds, after which the process is ended; its start does not count.
         max_force : float, optional
             Labels with a larger force (eV/Angstrom) are set apart as "too large".
         """
-        started = time.monotonic()
         task = {
             "atoms": {k: v for k, v in atoms.todict().items() if k in _GEOMETRY},
             "name": labeller.name,
@@ -109,6 +109,7 @@ class Worker:
         if self._stopped:
             return Outcome({}, "crashed", "labelling was stopped")
         process = self._alive()
+        started = time.monotonic()
         try:
             self._send(process, encode(task).encode() + b"\n")
             answer = self._receive(process, None if timeout is None else started + timeout)
@@ -145,18 +146,25 @@ class Worker:
                     stream.close()
 
     def _alive(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
+        """The child process, started anew where there is none, and ready."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            return process
+        self.close()
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-m", "asenequip.active.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **limits, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,
+        )
+        if self._stopped:  # by another thread, while the process was being started
             self.close()
-            limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self.threads))
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "asenequip.active.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, **limits, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,
-            )
-        return self._process
+            raise BrokenPipeError("labelling was stopped")
+        self._receive(process, None)
+        return process
 
     @staticmethod
     def _send(process: subprocess.Popen[bytes], data: bytes) -> None:
@@ -202,6 +210,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    answers.write(_READY)
+    answers.flush()
     for line in sys.stdin.buffer:
         task = decode(line.decode())
         atoms = Atoms.fromdict(task["atoms"])
