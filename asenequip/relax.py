@@ -90,7 +90,8 @@ def relax(
     optimizer : {"lbfgs", "bfgs", "fire"}
     keep_symmetry : bool
         Keep the space group (ASE's FixSymmetry, tolerance 0.01 Angstrom; needs spglib). The start is made exactly
-        symmetric, so it can move by as much as the tolerance.
+        symmetric, so it can move by as much as the tolerance. Molecules and slabs, which are not periodic in three
+        directions, have no space group: they get an ``error``.
     batch : int
         Structures worked on at a time; no more than have their neighbour lists kept.
     watch : callable, optional
@@ -108,6 +109,8 @@ def relax(
     ------
     ValueError
         For a parameter outside its range.
+    ImportError
+        If a symmetry is to be kept without spglib.
     """
     frames = [frames] if isinstance(frames, Atoms) else list(frames)
     _validate(frames, fmax, steps, cell, pressure, optimizer, batch)
@@ -152,6 +155,9 @@ def _prepare(entry: Relaxation, cell: str, pressure: float, optimizer: str, keep
     if cell != "fixed" and atoms.cell.rank < 3:
         entry.error = "its cell has fewer than three lattice vectors and cannot be relaxed"
         return
+    if keep_symmetry and not atoms.pbc.all():
+        entry.error = "it is not periodic in three directions, so it has no space group that could be kept"
+        return
     if keep_symmetry:
         _fix_symmetry(atoms)
     entry._target = atoms
@@ -169,8 +175,6 @@ def _prepare(entry: Relaxation, cell: str, pressure: float, optimizer: str, keep
 def _fix_symmetry(atoms: Atoms) -> None:
     from ase.constraints import FixSymmetry
 
-    if not atoms.pbc.all():
-        raise ValueError("A symmetry can be kept only in a structure that is periodic in three directions.")
     try:
         atoms.set_constraint([*atoms.constraints, FixSymmetry(atoms)])
     except ImportError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import hashlib
 import os
@@ -27,6 +28,9 @@ Run = Callable[..., int]
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 # Tuning and threads, best first.
 _ATTEMPTS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-march=native",), ("-mcpu=native",), ())
+_ROOM = 8 << 20
+"""Bytes that a folder must have room for before anything is compiled there, several times what one library takes."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def cache_directory() -> Path:
@@ -126,7 +130,7 @@ def compile_library(source: str) -> ctypes.CDLL:
     Raises
     ------
     OSError
-        If there is no compiler, or it fails.
+        If there is no compiler, or it fails, or there is no room for what it writes.
     """
     key = hashlib.sha256((source + toolchain()).encode()).hexdigest()[:32]
     directory = writable_folder("kernels")
@@ -136,7 +140,7 @@ def compile_library(source: str) -> ctypes.CDLL:
                 return ctypes.CDLL(str(path))
         except OSError:  # built elsewhere, or gone by now: built anew below
             continue
-    return _build(source, directory, key)
+    return _build(source, _with_room(directory), key)
 
 
 def writable_folder(name: str) -> Path:
@@ -149,6 +153,23 @@ def writable_folder(name: str) -> Path:
     except OSError:
         pass
     return _temporary_directory()
+
+
+def _with_room(folder: Path) -> Path:
+    """The folder, or the one that lasts as long as the process where the folder's disk is full."""
+    for choose in (lambda: folder, _temporary_directory):
+        try:
+            with tempfile.NamedTemporaryFile(dir=choose()) as file:  # a quota shows only when it is written to
+                file.write(bytes(_ROOM))
+            return choose()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+    raise OSError(
+        errno.ENOSPC,
+        f"The disk is full: neither '{folder}' nor '{tempfile.gettempdir()}' has the {_ROOM >> 20} MB that compiling "
+        "takes. Free some, or name another folder in the environment variable ASENEQUIP_CACHE",
+    )
 
 
 def _content(path: Path) -> str:
@@ -167,10 +188,10 @@ def _build(source: str, directory: Path, key: str) -> ctypes.CDLL:
         text, target = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
         text.write_text(source, encoding="utf-8")
         failure = "no attempt was made"
+        environment = {**os.environ, "TMPDIR": folder}  # what the compiler writes in between goes where there is room
         for extra in _ATTEMPTS:
-            result = subprocess.run(
-                [*command, *_FLAGS, *extra, str(text), "-o", str(target)], capture_output=True, text=True, check=False
-            )
+            line = [*command, *_FLAGS, *extra, str(text), "-o", str(target)]
+            result = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
             if result.returncode != 0:
                 failure = result.stderr.strip()[-500:]
                 continue

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import kernel_cases as cases
@@ -119,3 +121,43 @@ def test_prepare_reads_no_values():
     with ops.use_backend("plain"):
         assert kernels_of(lambda: seen.append(ops.env_sum(x.weights, x.harmonics, *x.edges))) == []
     assert type(seen[0]).__name__ == "FakeTensor"
+
+
+FULL_DISK = """
+import errno
+from asenequip.kernels import native
+
+def full(dir):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+native.tempfile.NamedTemporaryFile = full
+native._build = None  # what is not to be called
+"""
+
+
+@needs_compiler
+def test_a_full_disk_is_said_once_and_no_kernel_is_compiled_in_vain(tmp_path):
+    settings = {**os.environ, "ASENEQUIP_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK + PROGRAM], env=settings, capture_output=True, text=True, check=True
+    )
+    assert [float(x) for x in done.stdout.strip()[1:-1].split(",")] == EXPECTED
+    assert done.stderr.count("The disk is full") == 1
+    assert str(tmp_path) in done.stderr
+
+
+@needs_compiler
+def test_a_full_cache_is_done_without(tmp_path, monkeypatch):
+    """As on clusters, where the quota of the home folder is used up and the local disk is not."""
+    real = tempfile.NamedTemporaryFile
+
+    def only_elsewhere(dir):
+        if Path(dir).is_relative_to(tmp_path):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return real(dir=dir)
+
+    monkeypatch.setenv("ASENEQUIP_CACHE", str(tmp_path))
+    monkeypatch.setattr(native.tempfile, "NamedTemporaryFile", only_elsewhere)
+    library = native.compile_library('extern "C" int run() { return 42; }')
+    assert library.run() == 42
+    assert list((tmp_path / "kernels").iterdir()) == []
