@@ -21,6 +21,7 @@ import argparse
 import functools
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -272,7 +273,7 @@ SECONDS = {
     "sanitizer": 90.0,
     "large": 90.0,
 }
-"""The longest that each stage may take; they run in this order."""
+"""The longest that each stage may take on a GPU; they run in this order."""
 
 
 def main() -> int:
@@ -297,7 +298,8 @@ def main() -> int:
             report.add(name, {"ran": False, "reason": "no time was left"})
             continue
         try:
-            sound = getattr(run, name)(min(SECONDS[name], report.seconds_left)) and sound
+            limit = SECONDS[name] if chosen.device == "cuda" else math.inf
+            sound = getattr(run, name)(min(limit, report.seconds_left)) and sound
         except Exception as failure:  # noqa: BLE001  a stage that fails is a result, and the next one may not
             sound = False
             report.add(f"{name}_failure", f"{type(failure).__name__}: {failure}"[:2000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ from small_systems import small_model
 
 from asenequip.artifact import save_artifact
 from asenequip.model.spec import PairSpec
+
+with suppress(ImportError):  # of those tests that a GPU runs alone, none needs it
+    from hypothesis import HealthCheck, settings
+
+    # the same examples in every run, however busy the machine
+    settings.register_profile(
+        "repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)

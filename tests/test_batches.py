@@ -53,7 +53,7 @@ def test_skewed_cells_go_by_themselves(evaluator):
         assert np.abs(together["forces"] - evaluator.evaluate([atoms])[0]["forces"]).max() < 1e-4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4), cutoff=st.floats(1.0, 6.0))
 def test_lists_are_vesins_in_the_same_order(evaluator, seeds, cutoff):
     frames = [random_frame(seed) for seed in seeds]

@@ -31,7 +31,7 @@ def test_named_systems(name, cutoff):
     compare(NAMED[name], cutoff)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 2**32 - 1), cutoff=st.floats(1.0, 7.0))
 def test_any_cell_handedness_and_periodicity(seed, cutoff):
     rng = np.random.default_rng(seed)

@@ -60,7 +60,7 @@ def clear_of_cutoff(positions, cell, edges, cutoff) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["orthorhombic", "skewed", "rotated", "left-handed", "sheared far"])
 @given(pbc=st.sampled_from(ALL_PBC), n=st.integers(1, 12), cutoff=st.floats(0.5, 8.0), seed=st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_edges_are_those_of_ase(kind: str, pbc: tuple, n: int, cutoff: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     cell = make_cell(kind, rng)
@@ -73,7 +73,7 @@ def test_edges_are_those_of_ase(kind: str, pbc: tuple, n: int, cutoff: float, se
 
 
 @given(rows=st.sampled_from(ALL_PBC), n=st.integers(1, 9), cutoff=st.floats(0.5, 6.0), seed=st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_directions_without_a_lattice_vector_are_free(rows: tuple, n: int, cutoff: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     full = make_cell("skewed", rng)
@@ -85,7 +85,7 @@ def test_directions_without_a_lattice_vector_are_free(rows: tuple, n: int, cutof
 
 
 @given(pbc=st.sampled_from(ALL_PBC), seed=st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_edges_are_sorted_by_centre_neighbour_and_shift(pbc: tuple, seed: int) -> None:
     rng = np.random.default_rng(seed)
     cell = make_cell("skewed", rng)

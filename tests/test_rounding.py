@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from small_systems import small_atoms
 
@@ -31,11 +32,34 @@ def test_tf32_is_on_for_cuda_inside_only():
         assert not torch.backends.cuda.matmul.allow_tf32
 
 
-def test_float32_rounds_nothing(small_artifact):
-    a, b = torch.randn(8, 8), torch.randn(8, 8)
+@pytest.fixture
+def matmul():
+    """Torch's switches of matrix products, put back afterwards: the new one, and the old one that follows it."""
+    switches = torch.backends.cuda.matmul
+    before = switches.fp32_precision
+    yield switches
+    switches.allow_tf32 = before == "tf32"
+    switches.fp32_precision = before
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("chosen", ["none", "ieee", "tf32"])
+def test_the_precision_that_the_user_chose_stays(matmul, chosen, device):
+    matmul.fp32_precision = chosen
+    for precision in ("float32", "tf32"):
+        with products_in(precision, torch.device(device)):
+            inside = matmul.fp32_precision
+        assert matmul.fp32_precision == chosen
+        assert (inside == "tf32") == (precision == "tf32") if device == "cuda" else inside == chosen
+
+
+def test_float32_keeps_what_tf32_and_bfloat16_would_round():
+    rng = np.random.default_rng(0)
+    a, b = 2 * rng.integers(1024, 2048, (8, 8)) + 1, rng.integers(0, 500, (8, 8))  # of 12 bits; sums of 24 are exact
     with products_in("float32", torch.device("cpu")):
-        assert torch.equal(a @ b, torch.mm(a, b))
-        assert (a @ b).dtype == torch.float32
+        found = torch.from_numpy(a).float() @ torch.from_numpy(b).float()
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), a @ b)
 
 
 def test_the_table_of_the_documentation_is_that_of_the_record():

@@ -288,7 +288,7 @@ def test_density_moves_with_a_rotation(density):
     assert_allclose(other.log_density_, one.log_density_, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 def test_density_does_not_depend_on_the_order_of_points(seed):
     points, _, _ = mixture(200, 2, seed)

@@ -12,6 +12,18 @@ from ase.build import bulk
 from ase.io import read, write
 
 COMMAND = [sys.executable, "-c", "from asenequip.cli import main; main()", "cluster"]
+PRESSED = """
+import signal
+from asenequip.cli.common import Progress
+from asenequip.cli import main
+show = Progress.show
+def press(self, done, note=""):
+    show(self, done, note)
+    if done > {after}:
+        signal.raise_signal({number})
+Progress.show = press
+main()
+"""
 FRAMES = 40
 
 
@@ -27,18 +39,14 @@ def words(small_artifact: Path, tmp_path: Path) -> list[str]:
 
 
 def interrupted(words: list[str], number: signal.Signals, after: int) -> str:
-    """Send the signal once more than `after` frames are done; give what is said from then on."""
-    pipe = subprocess.PIPE
-    process = subprocess.Popen([*COMMAND, *words], stderr=pipe, stdout=pipe, text=True, start_new_session=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("Frames: ") and int(line.split()[1].split("/")[0]) > after:
-            break
-    process.send_signal(number)
-    output, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert output == ""
-    return "\n".join(line for line in told.splitlines() if not line.startswith("Frames: "))
+    """What is said of a signal that comes once more than `after` frames are done."""
+    program = PRESSED.format(after=after, number=int(number))
+    done = subprocess.run(
+        [sys.executable, "-c", program, "cluster", *words], capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 130, done.stderr
+    assert done.stdout == ""
+    return "\n".join(line for line in done.stderr.splitlines() if not line.startswith("Frames: "))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +66,7 @@ def test_a_signal_leaves_nothing_half_written_and_the_work_can_go_on(words, tmp_
         assert told == f"Stopped. The fitted clusters are in '{kept}'; {goes_on}"
         assert [*out.iterdir()] == [kept]
         words = [*words, "--clusters", str(kept)]
-    subprocess.run([*COMMAND, *words], check=True, capture_output=True, timeout=120)
+    subprocess.run([*COMMAND, *words], check=True, capture_output=True, timeout=600)
     labelled = read(out / "clustered.extxyz", ":")
     assert len(labelled) == FRAMES
     assert all("cluster" in frame.arrays for frame in labelled)

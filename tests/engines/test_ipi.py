@@ -104,13 +104,13 @@ def test_ase_drives_a_client_of_ours(small_artifact, name):
 def test_the_verb_answers_a_server(small_artifact, template, name):
     """ASE listens, and ``asenequip ipi`` comes to it."""
     command = [sys.executable, "-c", "from asenequip.cli import main; main()", "ipi", str(template), "--unix", name]
-    command += ["--model", str(small_artifact), "--dtype", "float64", "--wait", "30"]
+    command += ["--model", str(small_artifact), "--dtype", "float64", "--wait", "300"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        with SocketIOCalculator(unixsocket=name, timeout=60) as calculator:
+        with SocketIOCalculator(unixsocket=name, timeout=600) as calculator:
             atoms = small_atoms()
             atoms.calc = calculator
             energy = atoms.get_potential_energy()
-        told, complaint = process.communicate(timeout=60)
+        told, complaint = process.communicate(timeout=600)
     assert process.returncode == 0, complaint
     assert told == "1 evaluations of 5 atoms; the server is done.\n"
     twin = small_atoms()
@@ -118,9 +118,9 @@ def test_the_verb_answers_a_server(small_artifact, template, name):
     assert energy == pytest.approx(twin.get_potential_energy(), rel=1e-10)
 
 
-def test_nobody_listening_is_told(small_artifact):
-    with pytest.raises(ConnectionError, match=r"Nobody listened at the socket '/tmp/ipi_nobody_is_here' for 0\.2 s"):
-        next(answer(small_atoms(), unixsocket="nobody_is_here", wait=0.2))
+def test_nobody_listening_is_told(small_artifact, name):
+    with pytest.raises(ConnectionError, match=rf"Nobody listened at the socket '/tmp/ipi_{name}' for 0\.2 s"):
+        next(answer(small_atoms(), unixsocket=name, wait=0.2))
 
 
 IPI_INPUT = """
@@ -160,7 +160,7 @@ def run_ipi(folder: Path, text: str) -> np.ndarray:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode == 0, textwrap.shorten(done.stdout + done.stderr, 2000)
     return np.loadtxt(folder / "run.out")
@@ -198,5 +198,5 @@ def test_ipi_talks_to_the_verb(small_artifact, template, name):
     command += ["--model", str(small_artifact), "--dtype", "float64"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         single = run_ipi(template.parent, IPI_INPUT.format(steps=5, nbeads=2, forcefield=socket))
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=600) == 0
     np.testing.assert_allclose(single, batched, rtol=1e-9)

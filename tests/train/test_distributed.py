@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from ase import Atoms
+from train_frames import dying_trainer
 
 from asenequip.train.config import Loss
 from asenequip.train.data import collate
@@ -56,19 +57,21 @@ def slurm_variables(rank: int, size: int, port: int) -> dict[str, str]:
 Variables = Callable[[int, int, int], dict[str, str]]
 
 
-def start(arguments: list[str], processes: int, variables: Variables) -> list[subprocess.Popen[bytes]]:
+def start(
+    arguments: list[str], processes: int, variables: Variables, program: Sequence[str] = CLI
+) -> list[subprocess.Popen[bytes]]:
     """The trainer in so many processes."""
     port = free_port()
     return [
         subprocess.Popen(
-            [*CLI, *arguments], env={**os.environ, **variables(rank, processes, port)}, stdout=subprocess.DEVNULL
+            [*program, *arguments], env={**os.environ, **variables(rank, processes, port)}, stdout=subprocess.DEVNULL
         )
         for rank in range(processes)
     ]
 
 
 def finish(started: list[subprocess.Popen[bytes]]) -> None:
-    assert [process.wait(timeout=120) for process in started] == [0] * len(started)
+    assert [process.wait(timeout=600) for process in started] == [0] * len(started)
 
 
 @pytest.mark.distributed
@@ -105,13 +108,8 @@ def test_two_killed_processes_go_on_as_if_nothing_had_been(
         values = settings(data=data, training=training, output=str(tmp_path / name))
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
     finish(start([str(tmp_path / "whole.yaml")], 2, torchrun_variables))
-    started = start([str(tmp_path / "killed.yaml")], 2, torchrun_variables)
-    while not list((tmp_path / "killed" / "checkpoints").glob("last-000000005-*")):
-        assert all(process.poll() is None for process in started)
-        time.sleep(0.002)
-    for process in started:
-        process.kill()
-        process.wait()
+    started = start([str(tmp_path / "killed.yaml")], 2, torchrun_variables, program=dying_trainer(6))
+    assert [process.wait(timeout=600) for process in started] == [-signal.SIGKILL] * 2
     assert not (tmp_path / "killed" / "model.asnq").exists()
     finish(start(["resume", str(tmp_path / "killed")], 2, torchrun_variables))
     assert (tmp_path / "killed" / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()

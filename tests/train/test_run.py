@@ -17,7 +17,7 @@ import torch
 import yaml
 from ase import Atoms
 from ase.io import read
-from train_frames import label_with_emt, small_settings
+from train_frames import dying_trainer, label_with_emt, small_settings
 
 from asenequip.calculator import AllegroCalculator
 from asenequip.train import fit, parse_config
@@ -113,14 +113,6 @@ def test_same_seed_same_curve(frames: list[Atoms], settings: Settings, tmp_path:
     assert first == second
 
 
-def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the trainer did not get there in time"
-        assert process.poll() is None, "the trainer ended by itself"
-        time.sleep(0.002)
-
-
 @pytest.mark.parametrize("steps", [3, 7])
 def test_killed_run_goes_on_bit_for_bit(data_file: Path, settings: Settings, tmp_path: Path, steps: int) -> None:
     """SIGKILL in the middle of an epoch, then resume: the curve and the weights of a run that was never stopped."""
@@ -129,11 +121,8 @@ def test_killed_run_goes_on_bit_for_bit(data_file: Path, settings: Settings, tmp
     whole = fit(None, settings(data=data, training=training, output=str(tmp_path / "whole")))
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings(data=data, training=training, output=str(tmp_path / "killed"))))
-    folder = tmp_path / "killed" / "checkpoints"
-    process = subprocess.Popen([*CLI, str(config)], stdout=subprocess.DEVNULL)
-    _wait_for(lambda: bool(list(folder.glob(f"last-{steps:09d}-*"))), process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    done = subprocess.run([*dying_trainer(steps), str(config)], stdout=subprocess.DEVNULL, timeout=600, check=False)
+    assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "model.asnq").exists()
     resumed = resume_run(
         tmp_path / "killed", RunDirectory(tmp_path / "killed").config(), quiet=True, say=lambda t: None
@@ -148,9 +137,13 @@ def test_interrupt_saves_and_says_how_to_go_on(data_file: Path, settings: Settin
     values = settings(data={"train": str(data_file)}, training={"epochs": 100000, "checkpoint_seconds": 1e9})
     config.write_text(yaml.safe_dump(values))
     process = subprocess.Popen([*CLI, str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _wait_for(lambda: (tmp_path / "run" / "metrics.csv").exists(), process)
+    end = time.monotonic() + 600
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        assert time.monotonic() < end, "the trainer did not get there in time"
+        assert process.poll() is None, "the trainer ended by itself"
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 130
     assert f"asenequip-train resume {tmp_path / 'run'}" in stderr.decode()
     assert list((tmp_path / "run" / "checkpoints").glob("last-*"))
@@ -219,10 +212,9 @@ def test_nan_loss_names_the_frame(frames: list[Atoms], settings: Settings, monke
 
 
 def test_minutes_end_the_run_with_a_decayed_rate(frames: list[Atoms], settings: Settings, tmp_path: Path) -> None:
-    started = time.monotonic()
     fit(frames, settings(training={"epochs": 10**6, "minutes": 0.03, "valid_every": 1000, "warmup_steps": 0}))
-    assert time.monotonic() - started < 60
     rows = [line.split(",") for line in (tmp_path / "run" / "metrics.csv").read_text().splitlines()]
+    assert int(rows[-1][rows[0].index("epoch")]) < 10**6
     rate = float(rows[-1][rows[0].index("learning_rate")])
     assert rate == pytest.approx(0.01 * 0.01, rel=1e-6)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def small_settings(folder: Path, **sections: Any) -> dict[str, Any]:
             "latent_width": 8,
             "readout_width": 8,
         },
-        "training": {"epochs": 3, "batch_size": 2},
+        "training": {"epochs": 3, "batch_size": 2, "valid_every": 1},
         "output": str(folder / "run"),
         "threads": 1,
         "device": "cpu",
@@ -77,6 +78,20 @@ def fit_and_die(monkeypatch: pytest.MonkeyPatch, config: Any, steps: int) -> Non
         patch.setattr(Trainer, "_step", dying)
         with pytest.raises(KilledError):
             fit(None, config)
+
+
+def dying_trainer(steps: int) -> list[str]:
+    """The command of the trainer, whose process is killed before the checkpoint that follows step number ``steps``."""
+    code = (
+        "import os, signal; from asenequip.train.cli import main; from asenequip.train.loop import Trainer\n"
+        "step = Trainer._step\n"
+        "def dying(self, *arguments):\n"
+        "    done = step(self, *arguments)\n"
+        f"    return os.kill(os.getpid(), signal.SIGKILL) if self.progress.step == {steps} else done\n"
+        "Trainer._step = dying\n"
+        "main()"
+    )
+    return [sys.executable, "-c", code]
 
 
 def same_runs(first: Path, second: Path) -> bool:
