@@ -34,13 +34,24 @@ def write_new(path: Path, data: bytes) -> None:
         If the name is taken, also if it was taken while the data were written.
     """
     with _written_beside(path, data) as temporary:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            raise name_taken(path) from None
-        except OSError:  # a file system without hard links
-            refuse_existing(path)
-            os.replace(temporary, path)
+        give_name(Path(temporary), path)
+
+
+def give_name(temporary: Path, path: Path) -> None:
+    """Give a finished file the name that it was made for; the temporary name may be left.
+
+    Raises
+    ------
+    FileExistsError
+        If the name was taken meanwhile.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise name_taken(path) from None
+    except OSError:  # a file system without hard links
+        refuse_existing(path)
+        os.replace(temporary, path)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -68,13 +79,16 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             os.rename(folder, path)
         except OSError:
-            raise name_taken(path) from None
+            refuse_existing(path)
+            raise
     _sync_folder(path.parent)
 
 
 @contextmanager
 def locked(path: Path, refusal: Exception) -> Iterator[None]:
     """Hold a file; the system lets go of it when the process ends, however it ends.
+
+    Where there are no such locks, as on some file systems of clusters, nothing is held and nothing refused.
 
     Parameters
     ----------
@@ -88,10 +102,10 @@ def locked(path: Path, refusal: Exception) -> Iterator[None]:
             import fcntl
 
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such locks on this system
-            pass
-        except OSError:
+        except BlockingIOError:
             raise refusal from None
+        except (ImportError, OSError):  # no such locks on this system, or on this file system
+            pass
         yield
 
 

@@ -39,11 +39,11 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         request.requested = True
-        signal.signal(number, before.get(number) or signal.SIG_DFL)
+        signal.signal(number, before.get(number, signal.SIG_DFL))
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, stop)
+            before[number] = signal.signal(number, stop) or signal.SIG_DFL  # None: not set from Python
     except ValueError:  # not the main thread: the caller's own handling stays
         before.clear()
     try:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+
+_GROUP_FILES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Limit, usage, and the usage that is only file cache, by where the control groups of version 2 and 1 are mounted."""
 
 
 class StructureTooLargeError(MemoryError):
@@ -10,7 +17,10 @@ class StructureTooLargeError(MemoryError):
 
 
 def available_bytes(root: str | Path = "/") -> int | None:
-    """Memory, bytes, that this process can still take: the least that the system and its control group tell.
+    """Memory, bytes, that this process can still take: the least that the system and its control groups tell.
+
+    A control group (of a container, or of a job of a scheduler) counts files that were read lately as memory in use.
+    The system drops the inactive ones when memory is asked for, so they count as free here.
 
     Parameters
     ----------
@@ -29,14 +39,37 @@ def available_bytes(root: str | Path = "/") -> int | None:
         found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]))
     except (OSError, StopIteration, ValueError, IndexError):
         pass
-    group = root / "sys/fs/cgroup"
-    for limit, usage in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-        for folder in (group, group / "memory"):
-            try:
-                found.append(int((folder / limit).read_text()) - int((folder / usage).read_text()))
-            except (OSError, ValueError):  # "max" means no limit
-                continue
+    for folder, (limit, usage, cache) in _control_groups(root):
+        try:
+            free = int((folder / limit).read_text()) - int((folder / usage).read_text())
+        except (OSError, ValueError):  # "max" means no limit
+            continue
+        found.append(free + _counter(folder / "memory.stat", cache))
     return max(0, min(found)) if found else None
+
+
+def _control_groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """Folders of the control groups that hold this process, outwards from its own, with the names of their files."""
+    own = dict.fromkeys(_GROUP_FILES, "")
+    try:
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            for mount in set(controllers.split(",")) & set(own):
+                own[mount] = path.strip("/")
+    except (OSError, ValueError):
+        pass  # the outermost group is looked at in any case
+    for mount, names in _GROUP_FILES.items():
+        top = root / "sys/fs/cgroup" / mount
+        folder = top / own[mount]
+        yield from ((group, names) for group in (folder, *folder.parents) if group.is_relative_to(top))
+
+
+def _counter(path: Path, name: str) -> int:
+    """A counter of a file of lines "name value"; 0 where it is not there."""
+    try:
+        return int(dict(line.split() for line in path.read_text().splitlines())[name])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def require_bytes(needed: float, available: int | None, num_atoms: int) -> None:

@@ -1,12 +1,13 @@
-"""Folders that appear whole or not at all, and old files that go."""
+"""Folders that appear whole or not at all, files that one process holds, and old files that go."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
-from asenequip.files import new_folder, remove_oldest
+from asenequip.files import locked, new_folder, remove_oldest
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):
@@ -45,6 +46,35 @@ def test_a_name_that_is_taken_meanwhile_is_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="is not overwritten"):
         overtaken()
     assert [path.name for path in target.iterdir()] == ["other"]
+
+
+def test_what_else_keeps_a_folder_from_its_name_is_told(tmp_path, monkeypatch):
+    def full(old, new):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="quota"), new_folder(tmp_path / "results"):
+        disk.setattr(os, "rename", full)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_held_is_refused(tmp_path):
+    pytest.importorskip("fcntl")
+    path, refusal = tmp_path / "lock", ValueError("one at a time")
+    with locked(path, refusal), pytest.raises(ValueError, match="one at a time"), locked(path, refusal):
+        pytest.fail("both hold it")
+    with locked(path, refusal):
+        pass
+
+
+def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(stream, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path / "lock", ValueError("one at a time")):
+        pass
 
 
 @pytest.mark.parametrize(("most", "left"), [(100, "abc"), (25, "bc"), (10, "c"), (0, "c")])

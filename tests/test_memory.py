@@ -27,6 +27,33 @@ def test_the_least_of_system_and_group_counts(tmp_path):
     assert available_bytes(tmp_path) == 8000 * 1024
 
 
+@pytest.mark.parametrize(
+    ("membership", "folder", "names"),
+    [
+        ("0::/job/step\n", "job/step", ("memory.max", "memory.current", "inactive_file")),
+        (
+            "3:cpu:/other\n4:hugetlb,memory:/job/step\n0::/\n",
+            "memory/job/step",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ),
+    ],
+)
+def test_the_groups_of_a_job_count_without_the_files_it_has_read(membership, folder, names, tmp_path):
+    limit, usage, cache = names
+    own = tmp_path / "sys/fs/cgroup" / folder
+    own.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(membership)
+    (own / limit).write_text("9000000\n")
+    (own / usage).write_text("8000000\n")
+    assert available_bytes(tmp_path) == 1_000_000
+    (own / "memory.stat").write_text(f"anon 5000000\n{cache} 3000000\n")
+    assert available_bytes(tmp_path) == 4_000_000
+    (own.parent / limit).write_text("2500000\n")  # the group that this one is in allows less
+    (own.parent / usage).write_text("0\n")
+    assert available_bytes(tmp_path) == 2_500_000
+
+
 def test_a_system_that_does_not_tell_refuses_nothing(tmp_path):
     assert available_bytes(tmp_path) is None
     require_bytes(1e30, None, 10)

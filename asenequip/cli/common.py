@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from asenequip.files import name_taken, refuse_existing
+from asenequip.files import give_name, refuse_existing
 from asenequip.interrupt import Interrupted
 
 if TYPE_CHECKING:
@@ -149,12 +149,7 @@ def write_frames(path: Path, frames: Sequence[Atoms]) -> None:
     part = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         write(str(part), list(frames), format=name)
-        try:
-            os.link(part, path)
-        except FileExistsError:
-            raise name_taken(path) from None
-        except OSError:  # a file system without hard links
-            os.replace(part, path)
+        give_name(part, path)
     finally:
         part.unlink(missing_ok=True)
 
