@@ -25,10 +25,16 @@ def products_in(precision: str, device: torch.device) -> Iterator[None]:
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             yield
         return
-    before = torch.backends.cuda.matmul.allow_tf32
-    wanted = precision == "tf32" if device.type == "cuda" else before
-    torch.backends.cuda.matmul.allow_tf32 = wanted
+    if device.type != "cuda":
+        yield
+        return
+    # Torch has an old switch and a new one, and raises where the old one is read and says otherwise than the new. Only
+    # the new one is read here; setting the old one sets both.
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        matmul.allow_tf32 = before == "tf32"
+        matmul.fp32_precision = before
