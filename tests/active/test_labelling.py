@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_a_label_is_never_replaced_and_a_failure_may_be(tmp_path):
     store.add("sx", atoms, Outcome({}, "crashed", "late"))
     assert store.get("sx").get_potential_energy() == 1.0
     assert store.failures() == []
-    with sqlite3.connect(store.path) as file:
+    with closing(sqlite3.connect(store.path)) as file:
         assert file.execute("select count(*) from systems").fetchone() == (1,)
 
 
@@ -201,14 +202,14 @@ def test_silicon_by_density_functional_theory(tmp_path):
     for atoms, step in zip(moved, (-0.01, 0.01), strict=True):
         atoms.positions[1, 2] += step
     labeller = make_labeller("espresso", **common, input_data={**control, "electrons": {"conv_thr": 1e-10}})
-    found = label_frames([silicon, *moved], labeller, LabelStore(tmp_path / "labels.db"), timeout=200.0)
+    found = label_frames([silicon, *moved], labeller, LabelStore(tmp_path / "labels.db"), timeout=600.0)
     assert not found.failures
     energies = [atoms.get_potential_energy() for atoms in found.frames]
     slope = (energies[2] - energies[1]) / 0.02
     assert found.frames[0].get_forces()[1, 2] == pytest.approx(-slope, abs=5e-3)  # third order of a step of 0.01 A
     assert np.isfinite(found.frames[0].get_stress()).all()
     short = make_labeller("espresso", **common, input_data={**control, "electrons": {"electron_maxstep": 1}})
-    cut = label_frames([silicon], short, LabelStore(tmp_path / "labels.db"), timeout=200.0)
+    cut = label_frames([silicon], short, LabelStore(tmp_path / "labels.db"), timeout=600.0)
     assert [failure.reason for failure in cut.failures] == ["unconverged"]
 
 

@@ -57,7 +57,7 @@ def run(folder: Path, text: str, model: Path, ranks: int) -> None:
     (folder / "in.lammps").write_text(text)
     command = [sys.executable, "-c", "from asenequip.cli import main; main()", "lammps", "in.lammps"]
     command += ["--model", str(model), "-np", str(ranks), "--", "-log", "none", "-screen", "none"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=230)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -45,7 +45,7 @@ def _start(cache: Path, **environment: str) -> subprocess.Popen[str]:
 
 
 def _finish(process: subprocess.Popen[str]) -> tuple[list[float], str]:
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return [float(x) for x in out.strip()[1:-1].split(",")], err
 
