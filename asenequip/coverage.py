@@ -39,7 +39,7 @@ class Coverage:
 
     @classmethod
     def of(cls, graphs: Iterable[Graph], type_names: Sequence[str]) -> Coverage:
-        """Of the graphs of the training frames."""
+        """The coverage of training frames, from their graphs."""
         count = len(type_names)
         shortest, most = np.full((count, count), np.inf), np.zeros(count, np.int64)
         for graph in graphs:
@@ -69,7 +69,7 @@ class Coverage:
         Parameters
         ----------
         graph : Graph
-            With the types of this coverage.
+            Its types are those of this coverage.
 
         Returns
         -------

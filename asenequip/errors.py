@@ -1,9 +1,10 @@
-"""One sentence for every wrong parameter, and which errors are a structure's own."""
+"""The sentence that every wrong parameter gets, and the errors that concern one structure of many."""
 
 from __future__ import annotations
 
 BAD_STRUCTURE = (ValueError, RuntimeError, ArithmeticError, MemoryError)
-"""Errors that are a structure's own; InputError and CalculationFailed are RuntimeErrors."""
+"""Errors that concern one structure, so that the others of a batch go on; among them, as RuntimeErrors, are ASE's
+InputError and CalculationFailed."""
 
 
 def parameter_error(name: str, owner: str, wanted: str, got: object, remedy: str = "") -> ValueError:

@@ -116,7 +116,7 @@ def remove_oldest(folder: Path, most_bytes: int) -> None:
     ----------
     folder : Path
     most_bytes : int
-        Of all that stay. The newest file stays however large it is.
+        Most bytes of the files that stay, the newest of which stays however large it is.
     """
     files = []
     for path in folder.iterdir():

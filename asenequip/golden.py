@@ -18,10 +18,13 @@ _TOLERANCE = {"energy": 1e-8, "forces": 1e-7, "stress": 1e-8}
 """eV per atom, eV/A, eV/A^3: float64 on any machine."""
 
 MAX_ATOMS = 4096
-"""Of a golden frame."""
+"""Most atoms of a golden frame."""
 
 _MAX_EDGES = 2e7
+"""Most edges that the search of a golden frame may meet."""
+
 _BLOCK = 100_000
+"""Edges that are evaluated at once."""
 
 
 def default_golden(spec: AllegroSpec, seed: int = 0) -> Atoms:

@@ -43,9 +43,9 @@ class Settings:
     thermostat : {"langevin", "nose-hoover", "bussi"}, optional
         "langevin" for nvt and "nose-hoover" for npt if None.
     cell : {"isotropic", "full"}
-        How the cell moves at constant pressure: its volume, or all of it.
+        What of the cell moves at constant pressure: its volume alone, or all three vectors.
     temperature : float
-        Kelvin; for nve that of the velocities drawn at the start.
+        Kelvin; for nve, the temperature of the velocities drawn at the start.
     pressure : float
         GPa, for npt.
     timestep : float
@@ -53,7 +53,7 @@ class Settings:
     damping, pressure_damping : float
         Time constants of thermostat and barostat, fs; Langevin's friction is 1/damping.
     seed : int
-        Of the velocities and the random forces.
+        Seed of the initial velocities and of the random forces.
     interval : int
         Steps from one frame, table row and state to the next.
     """

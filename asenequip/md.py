@@ -87,9 +87,10 @@ def run_md(
 ) -> Atoms:
     """Run molecular dynamics; the integrators are ASE's.
 
-    Where the atoms have no velocities, they are drawn from the Maxwell-Boltzmann distribution, without a drift of the
-    whole. NVT is Langevin's, the Nose-Hoover chain, or the rescaling of Bussi, Donadio and Parrinello (J. Chem. Phys.
-    126, 014101 (2007)); NPT is that of Martyna, Tobias and Klein (J. Chem. Phys. 101, 4177 (1994)).
+    Atoms without velocities get those of a Maxwell-Boltzmann distribution, without a drift of the whole. The
+    thermostats for NVT are Langevin's, the Nose-Hoover chain, and the velocity rescaling of Bussi, Donadio and
+    Parrinello (J. Chem. Phys. 126, 014101 (2007)); NPT follows Martyna, Tobias and Klein (J. Chem. Phys. 101, 4177
+    (1994)).
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def run_md(
         Start; not changed. None with ``restart``.
     calculator : ASE calculator
     steps : int
-        Steps of the whole run, those before a restart included.
+        Steps of the whole run, including those before a restart.
     ensemble, thermostat, cell, temperature, pressure, timestep, damping, pressure_damping, seed, interval
         See `asenequip.integrators.Settings`. Ignored with ``restart``, which brings its own.
     trajectory : path, optional
@@ -107,10 +108,10 @@ def run_md(
     state : path, optional
         Where the state for a restart is kept; beside the trajectory, ending in .restart, by default.
     restart : path, optional
-        A state to go on from: exactly as if the run had not stopped; its files go on too.
+        A state to go on from, exactly as if the run had not stopped; the run's files are continued too.
     state_seconds : float
-        Least time between two writings of the state; 0 writes it with every frame. It is always written at the end and
-        on Ctrl-C.
+        Least time between two writings of the state, s; 0 writes it with every frame. It is always written at the end
+        and on Ctrl-C.
     guards : Guards
     watch : callable, optional
         Gets the numbers of each table row as a mapping, and "steps".

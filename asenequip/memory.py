@@ -1,4 +1,4 @@
-"""How much memory there is, and what is said where it does not suffice."""
+"""How much memory is free, and the refusal of structures that would not fit into it."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Supercell = Annotated[
 ]
 
 _STEPS = 500
-"""Of the relaxation before anything else, at most."""
+"""Most steps of the relaxation that comes before anything else."""
 
 
 def read_crystal(path: Path, calculator: BaseCalculator, relax_first: bool, fmax: float) -> Atoms:

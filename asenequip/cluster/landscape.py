@@ -192,7 +192,7 @@ def bmti_landscape(
     samples : int
         Samples of the multiplier bootstrap the errors are taken from; 0 keeps those of the k* estimate.
     tolerance : float
-        Of the solver.
+        Tolerance of the solver.
     seed : int
         Seed of the bootstrap.
 
@@ -200,7 +200,7 @@ def bmti_landscape(
     -------
     landscape : Landscape
     iterations : int
-        Of the solver.
+        Iterations of the solver.
     """
     prior = knn_landscape(landscape)
     if landscape.neighbourhoods is None:

@@ -69,7 +69,7 @@ def environment_of(atoms: Atoms, atom: int, radius: float = 5.0) -> Atoms:
     Returns
     -------
     ase.Atoms
-        Without cell, the atom first and at the origin, periodic images included.
+        A cluster without a cell: the atom first, at the origin, then its neighbours, periodic images included.
     """
     from ase.neighborlist import primitive_neighbor_list
 

@@ -166,7 +166,7 @@ def compare(model: Allegro, frame: Atoms, description: Mapping[str, Any]) -> dic
         float64.
     frame : ase.Atoms
     description : mapping
-        With ``reference`` and ``reference_as_stored``.
+        What the extraction says, with ``reference`` and ``reference_as_stored``.
 
     Returns
     -------

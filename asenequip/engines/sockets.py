@@ -19,13 +19,13 @@ def answer(
     Parameters
     ----------
     atoms : ase.Atoms
-        With a calculator; the elements in the other's order. Its positions and cell become the other's.
+        Atoms with a calculator, their elements in the server's order. Positions and cell become the server's.
     host, port
-        Where the other listens.
+        Where the server listens.
     unixsocket : str, optional
         Name of a socket on this machine, ``/tmp/ipi_NAME``, in place of host and port.
     wait : float
-        Seconds in which the other has to appear.
+        Seconds within which the server must appear.
 
     Yields
     ------

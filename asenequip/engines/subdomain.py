@@ -28,7 +28,7 @@ def evaluate_subdomain(
     types : (m,) int32
         Index into the potential's ``type_names``.
     edges : EdgeList
-        Of the n centres, both directions where both atoms are centres; pairs beyond the cutoff do no harm.
+        Edges of the n centres, in both directions where both atoms are centres; pairs beyond the cutoff do no harm.
 
     Returns
     -------

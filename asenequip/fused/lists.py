@@ -58,7 +58,7 @@ def list_small(
     Parameters
     ----------
     library : ctypes.CDLL
-        With the compiled text of ``lists.hpp``.
+        A compiled engine, which has ``lists.hpp`` in it.
     structures : Structures
     cutoff : float
         Angstrom.
@@ -70,7 +70,7 @@ def list_small(
     count : int
         Structures that fit, from the first on.
     edges : EdgeList
-        Of their atoms, joined; in the order that `asenequip.neighbors.find_edges` gives.
+        Edges of all their atoms, in the order that `asenequip.neighbors.find_edges` gives.
     touching : (count, 2) int32
         Two atoms of a structure that are on one spot, -1 where there are none.
     """

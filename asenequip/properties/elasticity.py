@@ -114,7 +114,7 @@ def elastic_tensor(
     atoms : ase.Atoms
         A crystal whose cell is relaxed (`asenequip.relax.relax` with ``cell="full"``); not changed.
     calculator : ASE calculator
-        With stress. All strained structures are evaluated, or relaxed, together where it can.
+        One that gives the stress. All strained structures are evaluated, or relaxed, together where it can.
     strains : sequence of float
         Sizes, at least two, none of them zero and in pairs of both signs for the best accuracy.
     relax_ions : bool
@@ -122,9 +122,9 @@ def elastic_tensor(
     fmax : float
         Largest force after that, eV/Angstrom.
     steps : int
-        At most, for each structure.
+        Most steps of a relaxation.
     tolerance : float
-        Of spglib's search for symmetry, Angstrom.
+        Tolerance of spglib's search for symmetry, Angstrom.
 
     Returns
     -------

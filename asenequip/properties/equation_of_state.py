@@ -26,13 +26,13 @@ class EquationOfState:
     volumes, energies : (v,) float64
         Angstrom^3 and eV, per atom.
     volume : float
-        Of lowest energy, Angstrom^3 per atom.
+        Volume of lowest energy, Angstrom^3 per atom.
     energy : float
-        There, eV per atom.
+        Energy at that volume, eV per atom.
     bulk_modulus : float
-        There, GPa.
+        Bulk modulus at that volume, GPa.
     bulk_derivative : float
-        Its derivative with respect to the pressure there.
+        Derivative of the bulk modulus with respect to the pressure, at that volume.
     misfit : float
         Root mean square of the energies about the curve, eV per atom.
     """
@@ -97,13 +97,13 @@ def equation_of_state(
     span : float
         Volumes go from (1 - span) to (1 + span) times that of ``atoms``.
     points : int
-        Volumes, five or more.
+        Number of volumes, five or more.
     relax : {"none", "ions", "shape"}
         What relaxes at each volume: nothing, the atoms, or the atoms and the cell's shape at its volume.
     fmax : float
         Largest force after that, eV/Angstrom.
     steps : int
-        At most, for each volume.
+        Most steps of a relaxation.
 
     Returns
     -------

@@ -21,13 +21,13 @@ class Moduli:
     Attributes
     ----------
     bulk_voigt, bulk_reuss, bulk : float
-        Upper and lower bound and their mean (Hill), GPa.
+        Bulk modulus: upper bound, lower bound and their mean (Hill), GPa.
     shear_voigt, shear_reuss, shear : float
-        GPa.
+        The same of the shear modulus, GPa.
     young : float
-        GPa, from Hill's means.
+        Young's modulus from Hill's means, GPa.
     poisson : float
-        From Hill's means.
+        Poisson's ratio from Hill's means.
     anisotropy : float
         Universal index, 0 for an isotropic crystal.
     """

@@ -32,11 +32,11 @@ def write(
     found : Phonons
     folder : Path
     mesh : int or (3,) ints
-        Of wave vectors, for the density of states and thermal properties.
+        Wave vectors along each axis, for the density of states and thermal properties.
     temperatures : (t,) floats
         K.
     points : int
-        On each line between special points.
+        Wave vectors on each line between special points.
 
     Returns
     -------

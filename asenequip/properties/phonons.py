@@ -130,16 +130,16 @@ def phonons(
     method : {"displacements", "hessian"}
         Finite differences of forces, or second derivatives by automatic differentiation, which are exact.
     distance : float
-        Displacement, Angstrom.
+        Displacement of the finite differences, Angstrom.
     order : {2, 4, 6}
-        Of accuracy of the finite differences; 4 and 6 evaluate two and three times the supercells.
+        Order of accuracy of the finite differences; 4 and 6 evaluate two and three times as many supercells.
     sum_rule : bool
         Enforce the acoustic sum rule and the symmetry of the force constants; both drifts are told in any case.
     born : path, optional
         File of phonopy's with Born charges and dielectric constant, for the split of optical modes in polar crystals:
         it shows at wave vectors near the zone centre, and depends on their direction.
     tolerance : float
-        Of the search for symmetry, Angstrom.
+        Tolerance of the search for symmetry, Angstrom.
 
     Returns
     -------

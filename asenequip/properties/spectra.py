@@ -75,7 +75,7 @@ class ThermalProperties:
     temperatures : (t,) float64
         K.
     free_energy : (t,) float64
-        Of the vibrations, zero point included, eV.
+        Free energy of the vibrations, zero point included, eV.
     entropy : (t,) float64
         eV/K.
     heat_capacity : (t,) float64

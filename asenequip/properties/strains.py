@@ -73,7 +73,7 @@ def needed_directions(basis: np.ndarray) -> list[int]:
     Parameters
     ----------
     basis : (b, 6, 6)
-        Of `invariant_tensors`.
+        As `invariant_tensors` gives it.
     """
     chosen: list[int] = []
     rank = 0

@@ -19,7 +19,7 @@ def finite_difference_forces(atoms: Atoms, step: float = 1e-3, indices: Sequence
     Parameters
     ----------
     atoms : ase.Atoms
-        With a calculator; not changed.
+        Atoms with a calculator; not changed.
     step : float
         Angstrom.
     indices : sequence of int, optional
@@ -46,7 +46,7 @@ def finite_difference_stress(atoms: Atoms, step: float = 1e-4) -> np.ndarray:
     Parameters
     ----------
     atoms : ase.Atoms
-        With a calculator and a cell of rank 3; not changed.
+        Atoms with a calculator and a cell of rank 3; not changed.
     step : float
         Strain, dimensionless.
 

@@ -15,7 +15,7 @@ def emt_artifact() -> Path:
     Returns
     -------
     Path
-        Of a ``model.asnq`` file.
+        A ``model.asnq`` file.
 
     Raises
     ------

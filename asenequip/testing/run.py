@@ -50,7 +50,7 @@ def check_calculator(
     tolerances : Tolerances
         ``DOUBLE`` (default) or ``SINGLE``, for networks in float32.
     seed : int
-        Of the structures.
+        Seed of the structures.
     only, skip : sequence of str
         Names of checks (see `check_names`) to run, or to leave out.
     raise_failures : bool

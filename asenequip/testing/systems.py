@@ -26,7 +26,7 @@ def systems(symbols: Sequence[str], seed: int = 0, cutoff: float = 5.0) -> dict[
     Returns
     -------
     dict of str to ase.Atoms
-        Without calculators.
+        Structures by name, without calculators.
     """
     rng = np.random.default_rng(seed)
     bond = bond_length(symbols)

@@ -55,7 +55,7 @@ def extract(model: Any, seed: int = 0) -> tuple[dict[str, Any], dict[str, torch.
     ----------
     model : nequip.nn.GraphModel
     seed : int
-        Of the test structure.
+        Seed of the test structure.
 
     Returns
     -------
