@@ -22,10 +22,12 @@ from asenequip.train.batching import pack
 from asenequip.train.config import Config, ConfigError, parse_config
 from asenequip.train.data import Batch, collate
 from asenequip.train.loss import LossFunction, residuals
+from asenequip.train.pace import pace_of
 from asenequip.train.prepare import prepare
 from asenequip.train.run import fit
 from asenequip.train.schedule import MovingAverage, Plateau, learning_rate
 from asenequip.train.sources import load_data
+from asenequip.train.table import tabulate
 
 
 def train_ensemble(
@@ -80,15 +82,15 @@ def _train_batched(frames: Sequence[Atoms] | None, config: Config, members: int,
     loss = LossFunction(config.loss, base.spec.type_names)
     optimizer = _optimizer(list(stacked.values()), config)
     average = MovingAverage.of(stacked.values(), config.training.ema)  # type: ignore[arg-type]
-    step, settings = 0, config.training
-    for epoch in range(settings.epochs):
+    step, settings, pace = 0, config.training, pace_of(config, tabulate(samples, base.spec.num_types))
+    for epoch in range(int(pace.epochs)):
         order = np.random.default_rng([config.seed, epoch]).permutation(len(samples)).tolist()
         edges = [sample.graph.num_edges for sample in samples]
-        batches = pack(order, edges, settings.batch_size, settings.max_edges)
+        batches = pack(order, edges, pace.batch_size, settings.max_edges)
         for number, chosen in enumerate(batches):
             part = [samples[k] for k in chosen]
             batch = collate(part, prepared.statistics.offsets).to(base.device)
-            progress = (epoch + number / len(batches)) / settings.epochs
+            progress = (epoch + number / len(batches)) / pace.epochs
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, step, progress, Plateau())
             divisors = loss.divisors(part).to(base.device)
@@ -116,6 +118,7 @@ def _check_one_pass(config: Config) -> None:
     found = {
         f"training.optimizer: {settings.optimizer}": settings.optimizer not in ("adam", "adamw", "amsgrad"),
         f"dtype: {config.dtype}": config.dtype not in ("float32", "float64"),
+        f"training.minutes: {settings.minutes}": settings.minutes is not None,
         "own_shifts: true": any(dataset.own_shifts for dataset in config.data.train),
     }
     for setting, refused in found.items():

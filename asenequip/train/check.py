@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from asenequip.train.batching import pack
-from asenequip.train.config import Config
-from asenequip.train.data import ENERGY_UNITS, SPLITS, Frame, collate
+from asenequip.train.config import Config, Dataset, Keys
+from asenequip.train.data import ENERGY_UNITS, SPLITS, Frame, collate, take_labels
+from asenequip.train.keys import find_keys, names_of
 from asenequip.train.loss import LossFunction
+from asenequip.train.pace import pace_of
 from asenequip.train.preconditions import remarks
 from asenequip.train.prepare import Prepared, prepare
 from asenequip.train.sources import load_data
@@ -25,6 +27,10 @@ _OUTLIER = 20.0
 """Robust standard deviations of the energy per atom beyond which a frame is named."""
 _HIGH_STRESS = 1.0
 """eV/Angstrom^3, 160 GPa: where the largest component is above it on half of the frames, the unit is another."""
+_SAME_STRESS = 0.01
+"""Relative: stress and virial of one frame differ by no more where both are right."""
+_REACHED = 0.9
+"""Part of the cutoff up to which the data should hold distances."""
 _MOST_NAMED = 5
 
 
@@ -44,8 +50,9 @@ def check_settings(config: Config) -> tuple[str, int]:
     every = [frame for name in SPLITS for frame in frames[name]]
     own_zeros = {k for k, dataset in enumerate(config.data.train) if dataset.own_shifts}
     found = lint(every, frames["isolated"], prepared.species, own_zeros)
+    found += _virials(every, [ENERGY_UNITS[dataset.units.energy] for dataset in config.data.train])
     lines = [_summary(prepared), _estimate(prepared)]
-    lines += [f"note: {text}" for text in remarks(prepared)]
+    lines += [f"note: {text}" for text in (*remarks(prepared), *_beyond(prepared))]
     lines += [f"problem: {text}" for text in found]
     lines.append(f"Problems found: {len(found)}." if found else "No problems found.")
     return "\n".join(lines), len(found)
@@ -198,6 +205,39 @@ def _stress_sign(frames: Sequence[Frame]) -> list[str]:
     return [f"the pressure of {named} grows with the volume: {hint}"] if wrong else []
 
 
+def _virials(frames: Sequence[Frame], units: Sequence[float]) -> list[str]:
+    """Compare stress with a virial that stands beside it: -V times the stress, in the energy unit of the data set."""
+    wrong = []
+    for frame in frames:
+        key = find_keys(names_of(frame.atoms))["virial"]
+        if key is None or frame.atoms.cell.rank < 3 or not np.isfinite(frame.stress).all():
+            continue
+        other = take_labels(
+            frame.atoms, Dataset(path="", keys=Keys(energy=None, forces=None, stress=None, virial=key)), ""
+        )
+        difference = np.abs(other.stress * units[frame.dataset] - frame.stress).max()
+        if difference > _SAME_STRESS * max(np.abs(frame.stress).max(), 1e-4):
+            wrong.append(frame)
+    return [f"stress and virial contradict each other on {len(wrong)} frames: {_named(wrong)}"] if wrong else []
+
+
+def _beyond(prepared: Prepared) -> list[str]:
+    """Where the cutoff and the data do not fit each other: atoms that see nothing, distances that no frame holds."""
+    samples = [sample for name in SPLITS for sample in prepared.samples[name]]
+    alone = [s.frame for s in samples if s.graph.num_atoms > 1 and (np.diff(s.graph.ptr.numpy()) == 0).any()]
+    cutoff, out = prepared.config.model.cutoff, []
+    if alone:
+        where = f"{len(alone)} frames: {_named(alone)}"
+        out.append(f"atoms without any neighbour within the cutoff of {cutoff:g} Angstrom on {where}")
+    farthest = max((float(s.graph.vectors().norm(dim=1).max()) for s in samples if s.graph.num_edges), default=0.0)
+    if 0 < farthest < _REACHED * cutoff:
+        out.append(
+            f"no two atoms are farther apart than {farthest:.2f} Angstrom: what the cutoff of {cutoff:g} Angstrom adds "
+            "to that is never seen in training"
+        )
+    return out
+
+
 def _close_atoms(frames: Sequence[Frame]) -> list[str]:
     from asenequip.neighbors import find_edges
 
@@ -232,8 +272,8 @@ def _estimate(prepared: Prepared) -> str:
     """Time of a step and of the whole training, measured on the largest batch."""
     config, model, samples = prepared.config, prepared.model, prepared.samples["train"]
     table, loss = tabulate(samples, len(prepared.species)), LossFunction(config.loss, prepared.species)
-    edges, settings = table.num_edges().tolist(), config.training
-    batches = pack(range(len(edges)), edges, settings.batch_size, settings.max_edges)
+    edges, settings, pace = table.num_edges().tolist(), config.training, pace_of(config, table)
+    batches = pack(range(len(edges)), edges, pace.batch_size, settings.max_edges)
     largest = max(batches, key=lambda batch: sum(edges[k] for k in batch))
     chosen = [samples[k] for k in largest]
     batch = collate(chosen, prepared.statistics.offsets).to(model.device)
@@ -243,11 +283,10 @@ def _estimate(prepared: Prepared) -> str:
         start = time.perf_counter()
         step(batch, *arguments)
         times.append(time.perf_counter() - start)
-    steps = settings.epochs * len(batches)
-    minutes, limit = steps * min(times) / 60, settings.minutes
+    minutes, limit = pace.epochs * len(batches) * min(times) / 60, settings.minutes
+    text = f"largest batch: {len(chosen)} frames, {batch.graph.num_edges} edges, {min(times) * 1e3:.0f} ms a step"
+    text += f" ({torch.get_num_threads()} threads)\ntraining: "
+    if limit is not None and limit < minutes:
+        return f"{text}about {limit * 60 / min(times):.0f} steps, stopped after {limit:g} minutes"
     length = f"{minutes:.0f} minutes" if minutes >= 2 else f"{60 * minutes:.0f} seconds"
-    text = f"largest batch: {batch.graph.num_edges} edges, {min(times) * 1e3:.0f} ms a step"
-    text += f" ({torch.get_num_threads()} threads)"
-    return f"{text}\ntraining: {steps} steps, about {length}" + (
-        f", stopped after {limit:g} minutes" if limit is not None and limit < minutes else ""
-    )
+    return f"{text}{pace.epochs * len(batches):.0f} steps, about {length}"

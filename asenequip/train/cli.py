@@ -28,7 +28,7 @@ app = typer.Typer(
     help="Train an Allegro potential. Short form: asenequip-train CONFIG.yaml",
 )
 
-_Config = Annotated[Path, typer.Argument(help="Settings, YAML.")]
+_Config = Annotated[Path, typer.Argument(help="Settings, YAML; or labelled frames, for the settings of init.")]
 _Set = Annotated[list[str], typer.Option("--set", help="Setting to change, as section.name=value; repeat it.")]
 _Run = Annotated[Path, typer.Argument(help="Run directory.")]
 

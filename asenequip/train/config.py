@@ -55,10 +55,12 @@ class Units(_Strict):
 
 
 class Dataset(_Strict):
-    """One file or ASE database of labelled frames."""
+    """One file or ASE database of labelled frames, or several under one name."""
 
-    path: str
-    index: str = Field(default=":", pattern=r"^-?\d*(:-?\d*){0,2}$", description="Frames taken, as a Python slice.")
+    path: str = Field(description="Any file that ASE reads, an ASE database, or a pattern such as runs/*/OUTCAR.")
+    index: str = Field(
+        default=":", pattern=r"^-?\d*(:-?\d*){0,2}$", description="Frames taken of each file, as a Python slice."
+    )
     name: str | None = Field(
         default=None, description="Name in logs and metrics; the file's name without endings if absent."
     )
@@ -224,11 +226,15 @@ class Loss(_Strict):
 class Training(_Strict):
     """Optimiser, schedule, length."""
 
-    epochs: PositiveInt = 200
+    epochs: PositiveInt | None = Field(
+        default=None, description="If absent: until `minutes` are over; without these as many as make 10,000 steps."
+    )
     minutes: PositiveFloat | None = Field(
         default=None, description="Stop, learning rate fully decayed, after this time."
     )
-    batch_size: PositiveInt = Field(default=4, description="Frames per step.")
+    batch_size: PositiveInt | None = Field(
+        default=None, description="Frames per step; as many as hold 250 atoms if absent."
+    )
     max_edges: PositiveInt | None = Field(default=None, description="Fewer frames per step where they have more edges.")
     pad: bool = Field(
         default=False, description="Fill batches up to few fixed sizes, so that little is compiled; see `compile`."
@@ -259,7 +265,9 @@ class Training(_Strict):
     freeze: list[str] = Field(default=[], description="Parts held fixed, such as two_body, track, readout.")
     clip: PositiveFloat | None = Field(default=None, description="Largest norm of the gradient.")
     early_stopping: PositiveInt | None = Field(default=None, description="Epochs without a better validation loss.")
-    valid_every: PositiveInt = Field(default=1, description="Epochs between validations.")
+    valid_every: PositiveInt | None = Field(
+        default=None, description="Epochs between validations; as many as make 25 steps if absent."
+    )
     compile: bool = Field(default=False, description="Compile the step (needs a C++ compiler or CUDA; takes a minute).")
     checkpoint_seconds: NonNegative = Field(default=20.0, description="Least time between two checkpoints.")
 

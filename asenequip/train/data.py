@@ -125,8 +125,10 @@ def take_labels(atoms: Atoms, dataset: Dataset, source: str, number: int = 0) ->
     Raises
     ------
     ConfigError
-        If a label has a wrong shape or is not a finite number.
+        If there are no atoms, or a label has a wrong shape or is not a finite number.
     """
+    if not len(atoms):
+        raise ConfigError(f"{source} holds no atoms.\nRemove the frame.")
     keys, unit = dataset.keys, dataset.units
     per_energy, per_length = ENERGY_UNITS[unit.energy], LENGTH_UNITS[unit.length]
     energy = _label(atoms, keys.energy, source, ((),))

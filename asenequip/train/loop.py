@@ -23,6 +23,7 @@ from asenequip.train.distributed import Exchanged, Team, exchange
 from asenequip.train.loss import LossFunction
 from asenequip.train.metrics import validate
 from asenequip.train.optimizers import Optimizer
+from asenequip.train.pace import pace_of
 from asenequip.train.padding import shapes_for
 from asenequip.train.polish import Polisher
 from asenequip.train.schedule import MovingAverage, Plateau, learning_rate
@@ -80,6 +81,7 @@ class Trainer:
         self.loss = LossFunction(config.loss, model.spec.type_names)
         self.table = tabulate(train, model.spec.num_types)
         self.edges = self.table.num_edges().tolist()
+        self.pace = pace_of(config, self.table)
         self.frame_weights = self.loss.frame_weights(self.table)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.parameters = list(trained.values())
@@ -88,10 +90,10 @@ class Trainer:
         self.average = MovingAverage.of(self.parameters, 0.0 if self.optimizer.averages else settings.ema)
         self.plateau = Plateau()
         self.progress = Progress(budget=settings.max_edges, offsets=offsets.tolist())
-        self.zeros = Zeros(train, self.table, config.data.train, offsets, settings.batch_size)
+        self.zeros = Zeros(train, self.table, config.data.train, offsets, self.pace.batch_size)
         self.gradients: Step = eager_step(model, self.loss, config.dtype)
         cutoff = float(model.spec.cutoff_table()[0][0])
-        shapes = shapes_for(self.table, settings.batch_size, settings.max_edges, cutoff) if settings.pad else None
+        shapes = shapes_for(self.table, self.pace.batch_size, settings.max_edges, cutoff) if settings.pad else None
         self.loader = Loader(train, offsets, team, settings.workers, shapes)
         self._known_order: tuple[int, list[int]] = (-1, [])
         self._stop = StopRequest()
@@ -132,7 +134,7 @@ class Trainer:
         RuntimeError
             If it cannot be compiled, or gives other gradients; the eager step then stays.
         """
-        size, alone = self.config.training.batch_size, Loader(self.train, self.offsets, shapes=self.loader.shapes)
+        size, alone = self.pace.batch_size, Loader(self.train, self.offsets, shapes=self.loader.shapes)
         largest = np.argsort(self.edges, kind="stable")[-size:].tolist()
         batches = []
         for part in (list(range(min(size, len(self.train)))), largest[1:] or largest):
@@ -146,7 +148,7 @@ class Trainer:
         """Part of the training that is done, 0-1: by epochs, or by time where that is further on."""
         settings, progress = self.config.training, self.progress
         count = len(self._order(progress.epoch)) if progress.frames else 1
-        done = (progress.epoch + progress.frames / count) / settings.epochs
+        done = (progress.epoch + progress.frames / count) / self.pace.epochs
         if settings.minutes is not None:
             done = max(done, progress.seconds / (60 * settings.minutes))
         return min(1.0, done)
@@ -154,7 +156,7 @@ class Trainer:
     def _ended(self) -> bool:
         progress, patience = self.progress, self.config.training.early_stopping
         stale = patience is not None and progress.epoch - progress.best_epoch > patience
-        return progress.epoch >= self.config.training.epochs or self._out_of_time() or stale or progress.polishing
+        return progress.epoch >= self.pace.epochs or self._out_of_time() or stale or progress.polishing
 
     def _out_of_time(self) -> bool:
         minutes = self.config.training.minutes
@@ -181,7 +183,7 @@ class Trainer:
 
     def _batches(self, order: list[int]) -> Iterator[tuple[list[int], Batch | None]]:
         """Frames in order as batches: the positions of all, and this process's share."""
-        batches = pack(order, self.edges, self.config.training.batch_size, self.progress.budget)
+        batches = pack(order, self.edges, self.pace.batch_size, self.progress.budget)
         for chosen, batch in zip(batches, self.loader.load(batches), strict=True):
             yield chosen, batch and self.zeros.put(batch, self.team.share(chosen), self.offsets)
 
@@ -256,7 +258,7 @@ class Trainer:
         progress.epoch += 1
         sums, weights = (torch.tensor(v, dtype=torch.float64) for v in (progress.sums, progress.weights))
         progress.frames, progress.sums, progress.weights = 0, [0.0] * 3, [0.0] * 3
-        if progress.epoch % settings.valid_every == 0 or self._ended():
+        if progress.epoch % self.pace.valid_every == 0 or self._ended():
             rate = learning_rate(settings, progress.step, self.fraction(), self.plateau)
             self._judge(rate, float(self.loss.total(sums, weights)))
         if self._due():
@@ -323,7 +325,7 @@ class Trainer:
         settings = self.config.training
         loader = Loader(samples, self.offsets, workers=settings.workers)
         with self.averaged(averaged):
-            return validate(self.model, loader, self.loss, self.team, settings.batch_size, self.progress.budget)
+            return validate(self.model, loader, self.loss, self.team, self.pace.batch_size, self.progress.budget)
 
     @contextmanager
     def averaged(self, wanted: bool = True) -> Iterator[None]:

@@ -18,6 +18,7 @@ from asenequip.train.data import SPLITS, Frame, Sample, collate, make_samples, s
 from asenequip.train.distributed import local_rank
 from asenequip.train.finetune import adopt_model, extend_species, freeze, load_start, shift_to_data
 from asenequip.train.loss import LossFunction
+from asenequip.train.pace import pace_of, set_pace
 from asenequip.train.preconditions import check_labels, check_packages, check_precision, check_species
 from asenequip.train.shards import Shards
 from asenequip.train.sources import load_data
@@ -122,6 +123,7 @@ def prepare(config: Config, data: Mapping[str, Sequence[Frame]] | Shards) -> Pre
     table = tabulate(samples["train"], len(species))
     check_labels(config.loss, table)
     check_species(config, species)
+    config = set_pace(config, table)
     statistics = gather_statistics(config.model, species, table, isolated, own)
     if start is not None:
         model = extend_species(start, species, statistics.neighbors.tolist(), config.seed)
@@ -145,7 +147,8 @@ def pick_threads(model: Allegro, samples: Sequence[Sample], config: Config) -> i
 
     More threads must pay: small batches do not use them, and on a machine that others use they wait for one another.
     """
-    most, part = torch.get_num_threads(), samples[: config.training.batch_size]
+    size = pace_of(config, tabulate(samples, model.spec.num_types)).batch_size
+    most, part = torch.get_num_threads(), samples[:size]
     loss = LossFunction(config.loss, model.spec.type_names)
     step, batch = eager_step(model, loss, config.dtype), collate(part).to(model.device)
     arguments, best, chosen = (loss.divisors(part), loss.coefficients(0.0)), math.inf, 1

@@ -48,12 +48,11 @@ def preprocess(config: Config, output: str | Path, shard_megabytes: int = 256) -
     load_lmdb()
     if not config.data.train:
         raise ConfigError("The settings name no data: set data.train to a file (any format ASE reads).")
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise ConfigError(f"{folder} exists and is not overwritten.\nGive another folder with -o.") from None
+    if folder.exists():
+        raise ConfigError(f"{folder} exists and is not overwritten.\nGive another folder with -o.")
     found, parts = _survey(config)
     species, cutoffs = _species_and_cutoffs(config, found)
+    folder.mkdir(parents=True)
     writer = _ShardWriter(folder, shard_megabytes * 2**20)
     rows: list[tuple[object, ...]] = []
     places: list[tuple[int, int, int, int]] = []

@@ -168,13 +168,14 @@ def _draw_learning(axes: Sequence[Axes], rows: Sequence[Mapping[str, float]]) ->
     names = ["epoch", "train_loss", "valid_loss", "valid_energy_mae", "valid_forces_mae", "valid_stress_mae"]
     columns = {name: [row.get(name, float("nan")) for row in rows] for name in names if name in rows[-1]}
     for name in names[1:3]:
-        if name in columns:
+        if name in columns and np.nanmax(columns[name]) > 0:
             axes[0].semilogy(columns["epoch"], columns[name], label=name.replace("_", " "))
     for name in names[3:]:
         if name in columns:
             quantity = name.split("_")[1]
             values = np.array(columns[name]) * _UNITS[quantity][2]
-            axes[1].semilogy(columns["epoch"], values, label=f"{quantity} ({_UNITS[quantity][3]})")
+            if np.nanmax(values) > 0:
+                axes[1].semilogy(columns["epoch"], values, label=f"{quantity} ({_UNITS[quantity][3]})")
     axes[0].set(xlabel="epoch", ylabel="loss")
     axes[1].set(xlabel="epoch", ylabel="mean absolute error, validation")
     for one in axes:

@@ -10,6 +10,7 @@ from asenequip.train.config import Config, ConfigError, changed_settings
 from asenequip.train.data import SPLITS
 from asenequip.train.distributed import join_team
 from asenequip.train.finetune import adopt_model, load_start
+from asenequip.train.pace import keep_pace
 from asenequip.train.prepare import pick_device, prepare, read_data
 from asenequip.train.run import Say, train_run
 from asenequip.train.rundir import RunDirectory
@@ -55,6 +56,7 @@ def resume_run(path: Path, config: Config, quiet: bool = False, say: Say = print
         raise ConfigError(f"{path} was trained on frames given in memory.\nCall asenequip.train.fit again.")
     if config.threads is None:
         config = config.model_copy(update={"threads": old.threads})
+    config = keep_pace(config, old)
     if config.start is not None:
         config = adopt_model(config, load_start(config.start).spec)
     changed = changed_settings(old, config)

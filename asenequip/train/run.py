@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 def fit(
     frames: Sequence[Atoms] | None,
-    config: Config | Mapping[str, Any],
+    config: Config | Mapping[str, Any] | None = None,
     *,
     quiet: bool = True,
 ) -> Potential:
@@ -47,7 +47,7 @@ def fit(
         Labelled frames (a calculator holding results, or the keys that ``data.train[0].keys`` names), in eV,
         eV/Angstrom and eV/Angstrom^3 unless ``units`` say otherwise; divided as ``data.split`` says. None: the files
         of the settings.
-    config : Config or mapping
+    config : Config or mapping, optional
         Settings, as in the YAML file.
     quiet : bool
         Print nothing.
@@ -64,7 +64,7 @@ def fit(
     NonFiniteLossError
         If training diverges; the frame is named.
     """
-    config = config if isinstance(config, Config) else parse_config(config)
+    config = config if isinstance(config, Config) else parse_config(config or {})
     say: Say = (lambda text: None) if quiet else print
     team = join_team(pick_device(config.device))
     prepared = prepare(config, read_data(config, frames))
@@ -185,7 +185,7 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
     if present[0] == "train":
         errors["train"] = trainer.validate(samples["train"], averaged=False)
     judged = samples[present[0]]
-    predictions = predict(model, judged, trainer.offsets, config.training.batch_size)
+    predictions = predict(model, judged, trainer.offsets, trainer.pace.batch_size)
     tables = parity_tables(judged, predictions, prepared.species)
     figures = draw_figures(run, tables, trainer.progress.rows)
     _write_predictions(run, test_frames(judged, predictions))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,32 @@ _YAML = (".yaml", ".yml", ".json")
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply overrides such as ``model.l_max=2``, and validate.
 
+    Labelled frames (a file, a folder of databases, or a pattern) stand for the settings that `init` makes for them.
+
     Raises
     ------
     ConfigError
     """
-    remedy = f"Write one with: asenequip-train init DATA -o {path}"
+    path = Path(path)
+    if path.suffix not in _YAML and (path.exists() or has_magic(str(path))):
+        return parse_config(apply_overrides(_settings_for(path), overrides))
+    name = path.with_suffix("").name + ".yaml"
+    remedy = f"Give labelled frames instead, or write settings for them with: asenequip-train init FRAMES -o {name}"
+    return parse_config(read_settings(path, overrides, remedy))
+
+
+def _settings_for(data: Path) -> dict[str, Any]:
+    """Settings made from labelled frames; the pace of training stays open, so that overrides may set the minutes."""
+    import yaml
+
+    from asenequip.train.init import suggest_settings
+
     try:
-        values = read_settings(path, overrides, remedy)
+        values: dict[str, Any] = yaml.safe_load(suggest_settings(data))
     except ConfigError as error:
-        if not Path(path).exists() or Path(path).suffix in _YAML:
-            raise
-        hint = f"If it holds frames, write settings for them with: asenequip-train init {path}"
-        raise ConfigError(f"{error}\n{hint}") from None
-    return parse_config(values)
+        raise ConfigError(f"{error}\nIf it holds settings, let its name end in .yaml.") from None
+    del values["training"]
+    return values
 
 
 def read_settings(path: str | Path, overrides: Sequence[str], remedy: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from asenequip.train.config import ConfigError, Data, Dataset, Split
 from asenequip.train.data import SPLITS, Frame, take_labels
 from asenequip.train.keys import check_keys, names_of
 
-DATABASES = (".db", ".aselmdb")
-"""Endings of ASE databases: SQLite, and LMDB through the package ase-db-backends."""
+DATABASES = (".db", ".json", ".aselmdb")
+"""Endings of ASE databases: SQLite, JSON, and LMDB through the package ase-db-backends."""
 ISOLATED, UNUSED = "isolated", "unused"
 """What a frame of ``data.train`` may be besides a member of a part."""
 
@@ -49,7 +50,8 @@ def iterate_dataset(dataset: Dataset, number: int = 0) -> Iterator[Frame]:
     Parameters
     ----------
     dataset : Dataset
-        A file that ASE reads, an ASE database (``.db``, ``.aselmdb``), or a folder of ``.aselmdb`` files.
+        A file that ASE reads, an ASE database (``.db``, ``.aselmdb``), a folder of ``.aselmdb`` files, or a pattern of
+        such names, as ``runs/*/OUTCAR``, in whose order they are read.
     number : int
         `Frame.dataset` of its frames.
 
@@ -59,26 +61,40 @@ def iterate_dataset(dataset: Dataset, number: int = 0) -> Iterator[Frame]:
         If it cannot be read, holds no frames, or none with a label that ``keys`` name, or a malformed label; the frame
         is named.
     """
-    path, count = Path(dataset.path), 0
     names: set[str] = set()
     only_atoms = True
-    if not path.exists():
+    for path in _files(dataset.path):
+        count = 0
+        try:
+            for atoms in _read(path, dataset.index):
+                frame = take_labels(atoms, dataset, f"{path}#{count}", number)
+                names |= names_of(atoms)
+                only_atoms &= frame.isolated
+                yield frame
+                count += 1
+        except (ConfigError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise ConfigError(f"{path} cannot be read by ASE after frame {count}: {error!r}") from error
+        if not count:
+            raise ConfigError(f"{path} holds no frames at index {dataset.index!r}.")
+    check_keys(dataset, names, dataset.path, only_atoms)
+
+
+def _files(name: str) -> list[Path]:
+    """The file or folder of a name, or those that match it as a pattern, sorted.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    path = Path(name)
+    found = [path] if path.exists() else sorted(Path(match) for match in glob(name, recursive=True))
+    if not found:
         where = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise ConfigError(f"There is no data file {path}{where}.\nCorrect data.train, data.valid or data.test.")
-    try:
-        for atoms in _read(path, dataset.index):
-            frame = take_labels(atoms, dataset, f"{path}#{count}", number)
-            names |= names_of(atoms)
-            only_atoms &= frame.isolated
-            yield frame
-            count += 1
-    except (ConfigError, GeneratorExit):
-        raise
-    except Exception as error:
-        raise ConfigError(f"{path} cannot be read by ASE after frame {count}: {error!r}") from error
-    if not count:
-        raise ConfigError(f"{path} holds no frames at index {dataset.index!r}.")
-    check_keys(dataset, names, str(path), only_atoms)
+    return found
 
 
 def read_dataset(dataset: Dataset, number: int = 0) -> list[Frame]:
@@ -91,7 +107,7 @@ def _read(path: Path, index: str) -> Iterator[Atoms]:
     from ase.io.formats import string2index
 
     if path.suffix not in DATABASES and not path.is_dir():
-        yield from iread(str(path), index=index)
+        yield from iread(str(path), index=index, do_not_split_by_at_sign=True)
         return
     chosen = string2index(index)
     if isinstance(chosen, str):
@@ -203,7 +219,7 @@ def _sizes(entries: Sequence[Entry], split: Split, need: Sequence[str]) -> dict[
         where = entries[0].source.rpartition("#")[0] or "data.train"
         raise ConfigError(
             f"data.split asks for {asked} frames of the {total} of {where}, which leaves none to train on.\n"
-            "Ask for fewer: numbers and fractions are of the frames of each file."
+            "Ask for fewer: numbers and fractions are of the frames of each data set."
         )
     return sizes
 
@@ -266,6 +282,13 @@ def load_data(data: Data, frames: Sequence[Atoms] | None = None) -> dict[str, li
     if frames is None and not data.train:
         raise ConfigError("The settings name no data: set data.train to a file (any format ASE reads).")
     if frames is not None:
+        frames = list(frames)
+        strangers = [type(item).__name__ for item in frames if not isinstance(item, Atoms)]
+        if strangers:
+            raise ConfigError(
+                f"The frames must be a list of ase.Atoms. Got {strangers[0]} in it instead.\n"
+                "Read files with ase.io.read(..., index=':'), or name them in data.train."
+            )
         dataset = data.train[0] if data.train else Dataset(path="frames")
         labelled = [take_labels(atoms, dataset, f"frame {k}") for k, atoms in enumerate(frames)]
         check_keys(dataset, set().union(*map(names_of, frames)), "the given list", all(f.isolated for f in labelled))

@@ -18,9 +18,9 @@ from ase.io import write
 from ase.md.verlet import VelocityVerlet
 from typer.testing import CliRunner
 
-from asenequip.train.check import lint
+from asenequip.train.check import check_settings, lint
 from asenequip.train.cli import app
-from asenequip.train.config import Dataset
+from asenequip.train.config import Dataset, parse_config
 from asenequip.train.data import Frame, take_labels
 from asenequip.train.init import write_settings
 
@@ -149,3 +149,45 @@ def test_energies_are_compared_among_frames_of_one_zero(sound: list[Atoms]) -> N
     frames = read(sound) + [replace(frame, dataset=1) for frame in read(moved[:9])]
     assert any("far from that of the other" in text for text in lint(frames, [], ["Cu"]))
     assert lint(frames, [], ["Cu"], own_zeros={1}) == []
+
+
+def test_element_without_an_isolated_atom_is_named() -> None:
+    alone = read([labelled(Atoms("Cu"), 0.0, np.zeros((1, 3)), np.zeros(6))])
+    assert lint([], alone, ["Cu"]) == []
+    assert any("isolated atoms are given, but not of Al" in text for text in lint([], alone, ["Al", "Cu"]))
+
+
+@pytest.mark.parametrize(("factor", "frames"), [(1.0, ""), (-1.0, "on 2 frames"), (1 / units.Hartree, "on 2 frames")])
+def test_virial_that_contradicts_the_stress_is_told(
+    sound: list[Atoms], tmp_path: Path, settings: Callable[..., dict[str, Any]], factor: float, frames: str
+) -> None:
+    """The virial is -V times the stress; another sign, or Hartree, on two of twelve frames."""
+    chosen = [changed(atoms) for atoms in sound[:12]]
+    for k, atoms in enumerate(chosen):
+        virial = -atoms.get_volume() * atoms.get_stress(voigt=False)
+        atoms.info["virial"] = virial * (factor if k in (4, 7) else 1.0)
+    write(tmp_path / "both.extxyz", chosen)
+    text, problems = check_settings(parse_config(settings(data={"train": str(tmp_path / "both.extxyz")})))
+    assert problems == bool(frames), text
+    assert ("stress and virial contradict each other" in text) == bool(frames)
+    assert frames in text
+
+
+def test_cutoff_that_does_not_suit_the_data_is_remarked(
+    tmp_path: Path, settings: Callable[..., dict[str, Any]]
+) -> None:
+    """At 2.5 Angstrom some of the dimers see nothing, at 6 none is as wide as the cutoff, at 3.3 all is well."""
+    dimers = []
+    for k in range(10):
+        atoms = Atoms("Cu2", positions=[[0, 0, 0], [2.3 + 0.1 * k, 0, 0]])
+        forces = np.array([[0.1, 0, 0], [-0.1, 0, 0]])
+        atoms.calc = SinglePointCalculator(atoms, energy=0.1 * k, forces=forces)
+        dimers.append(atoms)
+    write(tmp_path / "dimers.extxyz", dimers)
+    notes = {}
+    for cutoff in (2.5, 3.3, 6.0):
+        values = settings(data={"train": str(tmp_path / "dimers.extxyz")}, model={"cutoff": cutoff})
+        notes[cutoff] = [line for line in check_settings(parse_config(values))[0].splitlines() if "note:" in line]
+    assert ["without any neighbour" in line for line in notes[2.5]] == [True]
+    assert notes[3.3] == []
+    assert ["no two atoms are farther apart than 3.20 Angstrom" in line for line in notes[6.0]] == [True]

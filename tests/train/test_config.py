@@ -83,9 +83,11 @@ def test_missing_file_says_how_to_write_one(tmp_path: Path) -> None:
         load_config(tmp_path / "none.yaml")
 
 
-def test_data_file_in_the_place_of_settings_is_recognised(tmp_path: Path, data_file: Path) -> None:
-    with pytest.raises(ConfigError, match=f"asenequip-train init {data_file}"):
-        load_config(data_file)
+def test_data_file_that_cannot_be_read_may_be_settings_by_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "settings.txt"
+    path.write_text("model: {l_max: 1}")
+    with pytest.raises(ConfigError, match=r"cannot be read by ASE(.|\n)*end in \.yaml"):
+        load_config(path)
 
 
 def test_changed_settings_names_exactly_the_changes() -> None:

@@ -102,6 +102,12 @@ def test_every_frame_is_in_one_part(count: int, valid: float, test: float, metho
     assert parts["train"]
 
 
+def test_division_is_a_matter_of_its_seed() -> None:
+    first, again, other = (divide(_numbered(30), Split(seed=seed), ["valid", "test"]) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
 def test_groups_stay_together() -> None:
     parts = divide(_numbered(30), Split(valid=0.2, test=0.2, method="group", key="group"), ["valid", "test"])
     owners = {name: {k // 3 for k in chosen} for name, chosen in parts.items()}

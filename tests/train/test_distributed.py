@@ -17,11 +17,12 @@ import yaml
 from ase import Atoms
 from train_frames import dying_trainer
 
-from asenequip.train.config import Loss
+from asenequip.train.config import Loss, parse_config
 from asenequip.train.data import collate
 from asenequip.train.distributed import first_host, launch_environment
 from asenequip.train.loss import LossFunction
 from asenequip.train.prepare import prepare
+from asenequip.train.preprocess import preprocess
 from asenequip.train.sources import load_data
 from asenequip.train.step import batch_residuals
 
@@ -75,23 +76,34 @@ def finish(started: list[subprocess.Popen[bytes]]) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("variables", [torchrun_variables, slurm_variables])
+@pytest.mark.parametrize(
+    ("variables", "sharded"), [(torchrun_variables, False), (slurm_variables, False), (torchrun_variables, True)]
+)
 def test_two_processes_give_the_losses_of_one(
     data_file: Path,
     settings: Callable[..., dict[str, Any]],
     tmp_path: Path,
     variables: Variables,
+    sharded: bool,
 ) -> None:
-    """Seven frames in batches of three: the shares are uneven, and in the last batch one process has none."""
+    """Seven frames in batches of three: the shares are uneven, and in the last batch one process has none.
+
+    Where data are sharded, the two stream them, each with a worker, and the one has them in memory.
+    """
+    if sharded:
+        pytest.importorskip("lmdb")
     tables = []
     for processes in (1, 2):
         output = tmp_path / f"run{processes}"
         data = {"train": str(data_file), "split": {"valid": 3, "test": 2}}
         training = {"epochs": 4, "batch_size": 3, "ema": 0.5}
         values = settings(data=data, training=training, dtype="float64", output=str(output))
-        config = tmp_path / f"config{processes}.yaml"
+        config, more = tmp_path / f"config{processes}.yaml", []
         config.write_text(yaml.safe_dump(values))
-        finish(start([str(config)], processes, variables))
+        if sharded and processes == 2:
+            preprocess(parse_config(values), tmp_path / "shards")
+            more = ["--set", f"data.shards={tmp_path / 'shards'}", "--set", "training.workers=1"]
+        finish(start([str(config), *more], processes, variables))
         tables.append(np.genfromtxt(output / "metrics.csv", delimiter=",", names=True))
     assert not (tmp_path / "run2-2").exists()
     for name in tables[0].dtype.names:
@@ -117,8 +129,6 @@ def test_two_killed_processes_go_on_as_if_nothing_had_been(
 
 def test_divisors_are_the_weights_of_the_loss(frames: list[Atoms], settings: Callable[..., dict[str, Any]]) -> None:
     """What is known from the labels alone equals what the loss sums up on the batch, missing labels included."""
-    from asenequip.train.config import parse_config
-
     del frames[0].calc.results["stress"]
     del frames[1].calc.results["energy"]
     config = parse_config(settings(data={"split": {"valid": 0, "test": 0}}))

@@ -101,6 +101,8 @@ def test_data_four_times_the_memory_are_trained_on(tmp_path: Path) -> None:
     shards = ["preprocess", str(config), "-o", str(tmp_path / "shards"), "--shard-size", "16"]
     written = run(CLI, shards, limit)
     assert written.returncode == 0, written.stderr
+    stored = sum(path.stat().st_blocks * 512 for path in (tmp_path / "shards").glob("*.lmdb"))
+    print(f"{stored >> 20} MiB of shards")
     streamed = run(FIT, [str(config), f"data.shards={tmp_path / 'shards'}", "output=" + str(tmp_path / "done")], limit)
     assert streamed.returncode == 0, streamed.stderr
     (row,) = (tmp_path / "done" / "metrics.csv").read_text().splitlines()[1:]

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
+from ase import Atoms
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asenequip.artifact import load_artifact
+from asenequip.train import fit
 from asenequip.train.batching import epoch_order, pack
 from asenequip.train.config import Dataset, parse_config
-from asenequip.train.schedule import Plateau, learning_rate
+from asenequip.train.loop import Trainer
+from asenequip.train.schedule import MovingAverage, Plateau, learning_rate
 
 
 @given(
@@ -67,3 +76,47 @@ def test_rest_of_an_epoch_packs_as_within_the_whole(edges: list[int], size: int,
     for done in range(len(whole)):
         left = order[sum(map(len, whole[:done])) :]
         assert pack(left, edges, size, budget) == whole[done:]
+
+
+def test_average_is_that_of_its_formula() -> None:
+    """The decay is (1 + t) / (10 + t) until it meets its limit, here after the fifth step."""
+    random, weight = np.random.default_rng(0), torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    average, wanted = MovingAverage.of([weight], 0.36), np.ones(3)
+    for step in range(9):
+        values = random.normal(size=3)
+        with torch.no_grad():
+            weight.copy_(torch.from_numpy(values))
+        average.update([weight], step)
+        decay = min(0.36, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * values
+    np.testing.assert_allclose(average.weights[0].numpy(), wanted, rtol=1e-14)
+    average.swap([weight])
+    np.testing.assert_allclose(weight.detach().numpy(), wanted, rtol=1e-14)
+    np.testing.assert_array_equal(average.weights[0].numpy(), values)
+
+
+def test_clipped_gradients_and_averaged_weights_of_a_run(
+    frames: list[Atoms], settings: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No gradient is longer than `clip`; what is stored is the average of the weights, not the last of them."""
+    norms, trainers, step = [], [], Trainer._step
+
+    def watched(self: Trainer, *arguments: Any) -> bool:
+        done = step(self, *arguments)
+        norms.append(float(torch.cat([p.grad.flatten() for p in self.parameters]).norm()))  # type: ignore[union-attr]
+        trainers.append(self)
+        return done
+
+    monkeypatch.setattr(Trainer, "_step", watched)
+    averages: list[list[torch.Tensor]] = []
+    save = Trainer._save_best
+    monkeypatch.setattr(
+        Trainer, "_save_best", lambda self: (averages.append([w.clone() for w in self.average.weights]), save(self))
+    )
+    fit(frames, settings(training={"clip": 1e-3, "ema": 0.9}))
+    assert len(norms) == 12
+    assert max(norms) == pytest.approx(1e-3, rel=1e-4)
+    stored = load_artifact(tmp_path / "run" / "model.asnq").model.state_dict()
+    names = [name for name, p in trainers[0].model.named_parameters() if any(p is q for q in trainers[0].parameters)]
+    for name, average in zip(names, averages[-1], strict=True):
+        torch.testing.assert_close(stored[name], average, rtol=0, atol=0)

@@ -20,7 +20,7 @@ def write_database(path: Path, frames: list[Atoms]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("ending", [".db", ".aselmdb"])
+@pytest.mark.parametrize("ending", [".db", ".json", ".aselmdb"])
 @pytest.mark.parametrize("index", [":", "2:9:3", "-1", "::-1"])
 def test_database_gives_the_labels_of_its_rows(tmp_path: Path, frames: list[Atoms], ending: str, index: str) -> None:
     if ending == ".aselmdb":
