@@ -69,7 +69,7 @@ class _Buffers:
 
     @classmethod
     def empty(cls, num_atoms: int, capacity: int, device: torch.device) -> _Buffers:
-        """Room for as many atoms and edges."""
+        """Buffers with room for ``num_atoms`` atoms and ``capacity`` edges."""
 
         def whole(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int64, device=device)
@@ -110,7 +110,7 @@ class _Buffers:
         self.ptr[1:] = torch.bincount(self.centers, minlength=n + 1).cumsum(0)
 
     def graph(self) -> Graph:
-        """Of the atoms and edges as they stand."""
+        """The graph of the atoms and edges as they stand, padding included."""
         n = self.num_atoms
         positions, cell = self.inputs[: 3 * n + 3].view(n + 1, 3), self.inputs[3 * n + 3 :].view(1, 3, 3)
         frames = torch.zeros_like(self.types)
@@ -194,8 +194,13 @@ class ResidentEngine:
         points = torch.from_numpy(np.array(positions, np.float64)).to(self.device)
         edges = find_edges_on_device(points, cell, pbc, self.model.spec.cutoff + self.skin)
         self.builds += 1
+        self._reference = None  # until all below is done: memory may end in between
+        self._prepare(types, edges)
         self._reference = _Reference(*(np.array(a) for a in (positions, cell, pbc, types)))
-        count, n = edges[0].shape[0], len(positions)
+
+    def _prepare(self, types: np.ndarray, edges: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Take a new list: as it is where it is long, else padded, in buffers that are used again where it fits."""
+        count, n = edges[0].shape[0], len(types)
         if count > self.padded_edges:
             self._buffers = self._step = None
             self._edges, self._types = edges, torch.from_numpy(np.array(types, np.int64)).to(self.device)

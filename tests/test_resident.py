@@ -76,6 +76,15 @@ def test_lists_that_fit_are_not_captured_anew(model):
     assert engine.captures == 1
 
 
+def test_a_step_that_could_not_be_recorded_is_recorded_at_the_next_call(model, monkeypatch):
+    engine, atoms = ResidentEngine(model, 1.0), small_atoms()
+    with monkeypatch.context() as short_of_memory:
+        short_of_memory.setattr(engine, "_record", lambda buffers: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run(engine, atoms)
+    assert_same(run(engine, atoms), reference(model, atoms))
+
+
 def test_structures_of_other_sizes_take_turns(model):
     engine = ResidentEngine(model, 1.0, padded_edges=2000)
     frames = [small_atoms(), small_atoms(1).repeat((3, 2, 2)), Atoms(), Atoms("Cu"), small_atoms(2)]
