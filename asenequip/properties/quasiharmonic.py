@@ -31,7 +31,7 @@ class QuasiHarmonic:
     temperatures : (t,) float64
         K.
     volumes : (t,) float64
-        Of lowest Gibbs energy, Angstrom^3 per primitive cell.
+        Volumes of lowest Gibbs energy, Angstrom^3 per primitive cell.
     expansion : (t,) float64
         Volume expansion, 1/K.
     gibbs : (t,) float64
@@ -154,13 +154,13 @@ def quasiharmonic(
     pressure : float
         GPa.
     mesh : int or (3,) ints
-        Of wave vectors.
+        Wave vectors along each axis.
     relax_ions : bool
         Whether atoms relax at each volume.
     fmax : float
         Largest force after that, eV/Angstrom.
     **options
-        Of `phonons`: supercell, method, distance, order, ...
+        Parameters of `phonons`: supercell, method, distance, order, ...
 
     Returns
     -------
@@ -221,7 +221,7 @@ def gruneisen(
     strain : float
         Relative change of the volume, up and down.
     mesh : int or (3,) ints
-        Of wave vectors.
+        Wave vectors along each axis.
     relax_ions, fmax, **options
         As in `quasiharmonic`.
 
@@ -229,11 +229,11 @@ def gruneisen(
     -------
     Gruneisen
     """
-    from phonopy import PhonopyGruneisen
-
     if not 0 < strain < 0.5:
         raise parameter_error("strain", "gruneisen", "a float in (0, 0.5)", strain)
     found = _at_volumes(atoms, calculator, np.array([0.0, strain, -strain]), relax_ions, fmax, options)
+    from phonopy import PhonopyGruneisen  # after the phonons, which say it where phonopy is missing
+
     solver: Any = PhonopyGruneisen(*(phonon.phonopy for _, phonon in found))
     solver.set_mesh([int(n) for n in np.broadcast_to(np.asarray(mesh), 3)], is_gamma_center=True)
     qpoints, weights, frequencies, _, parameters = solver.get_mesh()

@@ -21,13 +21,13 @@ class SurfaceEnergy:
     Attributes
     ----------
     miller : (int, int, int)
-        Of the conventional or primitive cell that was given.
+        Miller indices, with respect to the cell that was given.
     energy : float
-        Of the relaxed surface, eV/Angstrom^2; the mean of the slab's two sides.
+        Energy of the relaxed surface, eV/Angstrom^2; the mean of the slab's two sides.
     unrelaxed : float
-        Of the surface as it was cut, eV/Angstrom^2.
+        Energy of the surface as it was cut, eV/Angstrom^2.
     area : float
-        Of one side of the slab, Angstrom^2.
+        Area of one side of the slab, Angstrom^2.
     slab : ase.Atoms
         Relaxed; its calculator holds the results.
     """
@@ -74,7 +74,7 @@ def surface_energies(
     fmax : float
         Largest force after relaxation, eV/Angstrom.
     steps : int
-        At most.
+        Most steps of a relaxation.
 
     Returns
     -------
@@ -92,12 +92,13 @@ def surface_energies(
         check_positive(name, "surface_energies", value)
     indices = [_miller(miller) for miller in millers]
     slabs = [cut_slab(atoms, miller, thickness, vacuum) for miller in indices]
-    first, *cut = results_of([atoms, *slabs], calculator, "slab")
+    perfect = results_of([atoms], calculator, "crystal")[0]
+    cut = results_of(slabs, calculator, "slab")
     moved = relaxed(slabs, calculator, "slab", fmax=fmax, steps=steps)
     found = []
     for miller, slab, before in zip(indices, moved, cut, strict=True):
         area = float(np.linalg.norm(np.cross(slab.cell[0], slab.cell[1])))
-        bulk = first["energy"] * len(slab) / len(atoms)
+        bulk = perfect["energy"] * len(slab) / len(atoms)
         after = slab.get_potential_energy()
         found.append(
             SurfaceEnergy(miller, (after - bulk) / (2 * area), (before["energy"] - bulk) / (2 * area), area, slab)

@@ -28,9 +28,9 @@ class VacancyEnergy:
     symbol : str
         The element that is missing.
     energy : float
-        With all atoms relaxed in the cell of the crystal, eV.
+        Formation energy with all atoms relaxed in the cell of the crystal, eV.
     unrelaxed : float
-        eV.
+        Formation energy with all other atoms where they were, eV.
     structure : ase.Atoms
         Relaxed supercell; its calculator holds the results.
     """
@@ -62,15 +62,16 @@ def vacancy_energies(
         A crystal whose cell is relaxed; not changed.
     calculator : ASE calculator
     supercell : int, (3,) or (3, 3) ints, optional
-        Repeats or matrix; by default repeats that put opposite faces 12 Angstrom or more apart.
+        Repeats, or the matrix of `ase.build.make_supercell`; by default repeats that put opposite faces 12 Angstrom or
+        more apart.
     chemical_potentials : mapping, optional
         Energy of an atom in its reservoir, eV, for each element. A crystal of one element is its own reservoir.
     fmax : float
         Largest force after relaxation, eV/Angstrom.
     steps : int
-        At most.
+        Most steps of a relaxation.
     tolerance : float
-        Of spglib's search for symmetry, Angstrom.
+        Tolerance of spglib's search for symmetry, Angstrom.
 
     Returns
     -------
@@ -96,9 +97,10 @@ def vacancy_energies(
         hole = whole.copy()
         del hole[site]
         holes.append(hole)
-    perfect, *cut = results_of([whole, *holes], calculator, "supercell")
+    perfect = results_of([whole], calculator, "perfect supercell")[0]
+    cut = results_of(holes, calculator, "supercell with a vacancy")
     potentials = _reservoir(atoms, perfect["energy"] / len(whole), chemical_potentials)
-    moved = relaxed(holes, calculator, "supercell", fmax=fmax, steps=steps)
+    moved = relaxed(holes, calculator, "supercell with a vacancy", fmax=fmax, steps=steps)
     found = []
     for site, hole, before in zip(sites, moved, cut, strict=True):
         symbol = atoms[site].symbol

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.calculator import CalculationFailed, InputError
+from ase.calculators.emt import EMT
 from pair_crystals import NEAREST, calculator, crystal, pair
 
 from asenequip.properties import surface_energies, vacancy_energies
@@ -24,6 +26,23 @@ def test_surface_energies_count_broken_bonds():
     assert square.unrelaxed == pytest.approx(square.energy, rel=1e-6)
     # 1 eV/Angstrom^2 = 16.0217663 J/m^2
     assert square.joule_per_m2 == pytest.approx(16.0217663 * square.energy, rel=1e-6)
+
+
+class OfCrystals(EMT):
+    """Knows nothing but structures of whole cells that are periodic in three directions."""
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()) -> None:
+        if len(atoms) % 4 or not atoms.pbc.all():
+            raise InputError("it has a surface or a hole")
+        super().calculate(atoms, list(properties), list(system_changes))
+
+
+def test_the_structure_that_could_not_be_evaluated_is_counted_among_its_like():
+    atoms = bulk("Cu", cubic=True)
+    with pytest.raises(CalculationFailed, match="The slab 0 could not be evaluated: it has a surface"):
+        surface_energies(atoms, OfCrystals(), [(1, 1, 1)])
+    with pytest.raises(CalculationFailed, match=r"The supercell with a vacancy 0 could not be evaluated: .* a hole"):
+        vacancy_energies(atoms, OfCrystals(), supercell=2)
 
 
 def test_slabs_reach_the_thickness_and_the_vacuum():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -96,6 +98,12 @@ def test_bands_follow_the_closed_form_between_special_points():
     slope = frequencies(cartesian(atoms, start + step)) - frequencies(cartesian(atoms, start - step))
     velocities = np.linalg.norm(bands.group_velocities[0][1], axis=1)
     np.testing.assert_allclose(velocities, np.abs(slope) / 2e-4 * 2 * np.pi, rtol=2e-3)
+
+
+def test_gruneisen_parameters_need_phonopy_and_say_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "phonopy", None)
+    with pytest.raises(ImportError, match=r"pip install 'asenequip\[properties\]'"):
+        gruneisen(crystal(), calculator(), relax_ions=False)
 
 
 def test_gruneisen_parameters_are_those_of_the_closed_form():
