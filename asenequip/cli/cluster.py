@@ -28,7 +28,9 @@ def cluster(
             show_default=False,
         ),
     ] = None,
-    soap: Annotated[bool, typer.Option("--soap", help="Describe atoms by SOAP (needs DScribe).")] = False,
+    soap: Annotated[
+        bool, typer.Option("--soap", help="Describe atoms by SOAP (needs DScribe); with --clusters, by theirs.")
+    ] = False,
     soap_cutoff: Annotated[float, typer.Option("--soap-cutoff", help="Radius of SOAP, Angstrom.")] = 5.0,
     clusters: Annotated[
         Path | None,
@@ -56,12 +58,12 @@ def cluster(
         raise ValueError("Atoms are described by --model or by --soap, not by both. Leave one of them out.")
     if not trajectory.exists():
         raise FileNotFoundError(f"There is no file '{trajectory}'. Check the path.")
-    descriptor: Any
-    if soap:
+    descriptor: Any = None
+    if soap and clusters is None:
         from asenequip.cluster import SOAP
 
         descriptor = SOAP(cutoff=soap_cutoff)
-    else:
+    elif not soap:
         calculator = _describer(model, device, dtype)
         sha256 = calculator.parameters["sha256"]
         descriptor = CallableDescriptor(calculator.descriptors, name=f"potential {sha256}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 from ase import Atoms
@@ -26,7 +27,8 @@ def described(
     ----------
     frames : iterable of ase.Atoms
     descriptor : callable
-        Goes to the workers, so it must be picklable.
+        Goes to the workers, so it must be picklable. What it learns from the first frame, as `SOAP` its elements, it
+        learns here, so that all workers describe alike.
     window : int
         Odd number of frames that are averaged.
     client : dask.distributed.Client
@@ -37,7 +39,11 @@ def described(
     atoms : ase.Atoms
     rows : ndarray of float64, shape (n_atoms, n_features)
     """
-    for part in _in_order(client, _describe, frames, window // 2, descriptor, window):
+    frames = iter(frames)
+    first = list(islice(frames, 1))
+    for atoms in first:
+        descriptor(atoms)
+    for part in _in_order(client, _describe, chain(first, frames), window // 2, descriptor, window):
         yield from part
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 import asenequip
 from asenequip.cluster.density_peaks import DensityPeaks
-from asenequip.cluster.descriptors import descriptor_config, descriptor_from_config
+from asenequip.cluster.descriptors import CallableDescriptor, descriptor_config, descriptor_from_config
 from asenequip.cluster.estimator import EnvironmentClusters
 from asenequip.cluster.estimators import BMTI, KNN, KStarNN, PAk
 from asenequip.cluster.landscape import Landscape
 from asenequip.cluster.lists import NeighbourLists
 from asenequip.cluster.neighbourhoods import Neighbourhoods
 from asenequip.cluster.support import Support
+from asenequip.files import replace_file
 
 __all__ = ["load_clusters", "save_clusters"]
 
@@ -33,13 +34,13 @@ def _plain(value: Any) -> Any:
 
 
 def save_clusters(model: EnvironmentClusters, path: str | Path) -> Path:
-    """Write a fitted model, through a temporary file in the same folder.
+    """Write a fitted model to one file.
 
     Parameters
     ----------
     model : EnvironmentClusters
     path : path
-        An existing file is replaced in one step.
+        A file that is there is replaced once the new one is complete.
 
     Returns
     -------
@@ -89,16 +90,9 @@ def save_clusters(model: EnvironmentClusters, path: str | Path) -> Path:
             held["k_star"] = hood.k_star
         arrays.update({f"{key}/{name}": value for name, value in held.items() if value is not None})
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **cast(dict[str, Any], arrays))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **cast(dict[str, Any], arrays))
+    replace_file(path, buffer.getvalue())
     return path
 
 
@@ -109,32 +103,33 @@ def load_clusters(path: str | Path, descriptor: Any = None) -> EnvironmentCluste
     ----------
     path : path
     descriptor : callable, optional
-        Needed where the descriptor was a function of the user's own.
+        Needed where the descriptor was a function of the user's own; a `CallableDescriptor` must have the name of the
+        one that the clusters were fitted with.
 
     Returns
     -------
     EnvironmentClusters
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        If the file is none of these, the descriptor is missing, or it is another one.
     """
-    with np.load(Path(path), allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    if "header" not in arrays:
+    try:
+        with np.load(Path(path), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(arrays["header"].tobytes().decode())
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"'{path}' holds no clusters of environments.\nGive a file that EnvironmentClusters.save wrote."
-        )
-    header = json.loads(arrays["header"].tobytes().decode())
+        ) from error
     if header["format"] != FORMAT:
         raise ValueError(
             f"'{path}' has format {header['format']}, this version reads {FORMAT}.\n"
             f"Read it with asenequip {header['version']}."
         )
-    descriptor = descriptor or descriptor_from_config(header["descriptor"])
-    if descriptor is None:
-        name = json.loads(header["descriptor"])["name"]
-        raise ValueError(
-            f"'{path}' was fitted with the function '{name}' as descriptor, which a file cannot hold.\n"
-            "Give it: EnvironmentClusters.load(path, descriptor=...)."
-        )
-    model = EnvironmentClusters(descriptor, **header["parameters"])
+    model = EnvironmentClusters(_descriptor(descriptor, header["descriptor"], path), **header["parameters"])
     for name in ("models_", "offsets_", "projections_", "sample_frames_", "sample_atoms_"):
         setattr(model, name, {})
     for text, info in header["models"].items():
@@ -146,6 +141,23 @@ def load_clusters(path: str | Path, descriptor: Any = None) -> EnvironmentCluste
         model.sample_frames_[key], model.sample_atoms_[key] = held["sample_frames"], held["sample_atoms"]
     model.n_clusters_ = sum(peaks.n_clusters_ for peaks in model.models_.values())
     return model
+
+
+def _descriptor(given: Any, config: str, path: str | Path) -> Any:
+    """The descriptor of stored clusters: the one that was given, or that of the file."""
+    name = json.loads(config).get("name", "SOAP")
+    if isinstance(given, CallableDescriptor) and given.name != name:
+        raise ValueError(
+            f"'{path}' was fitted with the descriptor '{name}', and '{given.name}' was given.\n"
+            "Give the one of the fit, or fit the clusters anew."
+        )
+    found = given or descriptor_from_config(config)
+    if found is None:
+        raise ValueError(
+            f"'{path}' was fitted with the function '{name}' as descriptor, which a file cannot hold.\n"
+            "Give it: EnvironmentClusters.load(path, descriptor=...)."
+        )
+    return found
 
 
 def _peaks(info: dict[str, Any], held: dict[str, NDArray], z: float) -> DensityPeaks:

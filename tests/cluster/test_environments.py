@@ -15,7 +15,7 @@ from ase.neighborlist import neighbor_list
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import adjusted_rand_score
 
-from asenequip.cluster import SOAP, Averaged, EnvironmentClusters, KStarNN, PAk, cluster_file
+from asenequip.cluster import SOAP, Averaged, CallableDescriptor, EnvironmentClusters, KStarNN, PAk, cluster_file
 from tests.realdata import real_data
 
 CUTOFF = 5.0
@@ -177,6 +177,36 @@ def test_a_saved_model_holds_no_pickle(tmp_path, fitted):
     path = fitted.save(tmp_path / "clusters.npz")
     with np.load(path, allow_pickle=False) as file:
         assert all(file[name].dtype.kind in "fiu" for name in file.files)
+
+
+def test_clusters_are_not_applied_with_another_descriptor(tmp_path, crystals):
+    mine = CallableDescriptor(shells, "potential a1")
+    path = EnvironmentClusters(mine, density=KStarNN()).fit(crystals[0][:2]).save(tmp_path / "clusters.npz")
+    assert EnvironmentClusters.load(path, mine).descriptor is mine
+    with pytest.raises(ValueError, match=r"fitted with the descriptor 'potential a1', and 'potential b2' was given"):
+        EnvironmentClusters.load(path, CallableDescriptor(shells, "potential b2"))
+
+
+def test_a_file_of_something_else_is_no_clusters(tmp_path):
+    (tmp_path / "clusters.npz").write_text("cluster,size\n0,12\n")
+    with pytest.raises(ValueError, match="holds no clusters of environments"):
+        EnvironmentClusters.load(tmp_path / "clusters.npz")
+
+
+def test_the_command_applies_clusters_with_the_soap_they_were_fitted_with(tmp_path):
+    pytest.importorskip("dscribe.descriptors", reason="DScribe is not installed: pip install dscribe")
+    from asenequip.cli.cluster import cluster
+
+    alloy, copper = shaken("fcc", 3, 10), shaken("fcc", 3, 11)
+    alloy.symbols[::2] = "Ni"
+    write(tmp_path / "alloy.extxyz", alloy)
+    write(tmp_path / "copper.extxyz", copper)
+    cluster(tmp_path / "alloy.extxyz", tmp_path / "fitted", soap=True, soap_cutoff=3.0, figures=False)
+    saved = tmp_path / "fitted" / "clusters.npz"
+    cluster(tmp_path / "copper.extxyz", tmp_path / "applied", soap=True, clusters=saved, figures=False)
+    expected = EnvironmentClusters.load(saved).transform(copper)[0]
+    found = read(tmp_path / "applied" / "clustered.extxyz")
+    assert_array_equal(found.arrays["cluster"], expected.arrays["cluster"])
 
 
 def test_cluster_file_writes_frames_table_and_figures(tmp_path, crystals):
