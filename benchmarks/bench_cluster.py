@@ -164,13 +164,11 @@ def kde(points: np.ndarray) -> np.ndarray:
     """Log density of a normal kernel of the best of ten widths, by the true likelihood of held-out points."""
     from sklearn.neighbors import KernelDensity
 
-    best = None
-    for width in np.geomspace(0.05, 1.0, 10) * points.std():
-        model = KernelDensity(bandwidth=width, rtol=1e-3).fit(points[::2])
-        score = model.score(points[1::2][:500])
-        if best is None or score > best[0]:
-            best = (score, width)
-    return KernelDensity(bandwidth=best[1], rtol=1e-3).fit(points).score_samples(points)
+    def score(width: float) -> float:
+        return KernelDensity(bandwidth=width, rtol=1e-3).fit(points[::2]).score(points[1::2][:500])
+
+    width = max(np.geomspace(0.05, 1.0, 10) * points.std(), key=score)
+    return KernelDensity(bandwidth=width, rtol=1e-3).fit(points).score_samples(points)
 
 
 def accuracy(n: int) -> list[dict]:
