@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 from ase.build import bulk
 from ase.io import write
+from machine import processor
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -293,14 +293,6 @@ def main() -> None:
         "command": "python benchmarks/bench_engines.py " + " ".join(sys.argv[1:]),
     }
     path.write_text(json.dumps(known, indent=1) + "\n")
-
-
-def processor() -> str:
-    try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor()
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from pathlib import Path
 import pytest
 import torch
 from e3nn import o3
+from machine import processor
 from torch import Tensor
 
 from asenequip.kernels import native, ops
@@ -178,13 +179,8 @@ def best(step: Callable[[], None], seconds: float, fewest: int = 3) -> dict[str,
 
 
 def hardware() -> dict[str, object]:
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return {"cpu": name, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
+    threads, load = torch.get_num_threads(), os.getloadavg()[0]
+    return {"cpu": processor(), "cores": os.cpu_count(), "threads": threads, "load": load}
 
 
 _PEER = r"""

@@ -26,6 +26,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from machine import processor
 
 Run = Callable[[], np.ndarray]
 Prepare = Callable[[Atoms], Run]
@@ -197,10 +198,6 @@ def measure(calls: Calls, repeats: int) -> tuple[dict[tuple[str, str], dict[str,
 
 def hardware() -> dict[str, Any]:
     """Machine and library versions."""
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
     packages = ("asenequip", "nequip", "nequip-allegro", "torch", "e3nn", "ase", "numpy", "vesin", "matscipy")
     versions = {}
     for name in packages:
@@ -209,7 +206,7 @@ def hardware() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
     return {
-        "cpu": cpu,
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
+from machine import processor
 
 from asenequip import AllegroCalculator, __version__
 
@@ -20,14 +20,10 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def conditions() -> dict[str, object]:
     """Versions and hardware."""
-    processor = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
     return {
         "asenequip": __version__,
         "torch": torch.__version__,
-        "processor": processor,
+        "processor": processor(),
         "threads": torch.get_num_threads(),
     }
 
