@@ -33,8 +33,8 @@ class AllegroCalculator(Calculator):
         configuration file; what is passed here goes before what stands there.
     device : str, optional
         "auto" (CUDA if there is one; the default), "cpu", "cuda" or "cuda:1".
-    dtype : {"float32", "float64"}, optional
-        Precision of the network; float32 by default.
+    dtype : {"float32", "float64", "bfloat16", "tf32"}, optional
+        Precision of the network, as for `asenequip.Evaluator`; float32 by default.
     skin : float
         Verlet skin of the neighbour list, Angstrom.
     compiled : bool, optional

@@ -44,6 +44,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         remedy = 'Use device="auto" or "cpu", or install a torch build with CUDA on a machine with a GPU.'
         raise parameter_error("device", "Evaluator", "a device of this machine, which has no CUDA", device, remedy)
+    if resolved.type == "cuda" and resolved.index is not None and resolved.index >= torch.cuda.device_count():
+        there = ", ".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        raise parameter_error("device", "Evaluator", f"a GPU of this machine: {there}", device)
     if resolved.type not in ("cpu", "cuda"):
         raise parameter_error("device", "Evaluator", '"auto", "cpu" or "cuda[:index]"', device)
     return resolved
@@ -142,7 +145,7 @@ class Evaluator:
         Parameters
         ----------
         frames : iterable of ase.Atoms
-            Of any sizes; not changed.
+            Structures of any sizes; not changed.
         last_layer : bool
             Give "last_layer" too, (n, width) float64: the hidden units of the readout summed over the edges of each
             atom, from the same pass; see `asenequip.model.allegro.Allegro.last_layer`.

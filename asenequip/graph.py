@@ -136,13 +136,12 @@ def _tensor(array: np.ndarray, dtype: type) -> Tensor:
 
 
 def join_graphs(graphs: Sequence[Graph]) -> Graph:
-    """Several graphs as one batch, frames in order; empty frames keep their place."""
+    """One or more graphs as one batch, frames in order; empty frames keep their place."""
     if len(graphs) == 1:
         return graphs[0]
     atoms = np.cumsum([0] + [g.num_atoms for g in graphs]).tolist()
     edges = np.cumsum([0] + [g.num_edges for g in graphs]).tolist()
     frames = np.cumsum([0] + [g.num_frames for g in graphs]).tolist()
-    first = graphs[0].ptr[:1] if graphs else torch.zeros(1, dtype=torch.int64)
     return Graph(
         positions=torch.cat([g.positions for g in graphs]),
         cells=torch.cat([g.cells for g in graphs]),
@@ -152,15 +151,16 @@ def join_graphs(graphs: Sequence[Graph]) -> Graph:
         centers=torch.cat([g.centers + k for g, k in zip(graphs, atoms, strict=False)]),
         neighbors=torch.cat([g.neighbors + k for g, k in zip(graphs, atoms, strict=False)]),
         shifts=torch.cat([g.shifts for g in graphs]),
-        ptr=torch.cat([first] + [g.ptr[1:] + k for g, k in zip(graphs, edges, strict=False)]),
+        ptr=torch.cat([graphs[0].ptr[:1]] + [g.ptr[1:] + k for g, k in zip(graphs, edges, strict=False)]),
     )
 
 
-def type_table(type_names: Sequence[str], numbers: np.ndarray) -> np.ndarray:
-    """Index in ``type_names`` by atomic number, -1 for other elements, long enough for ``numbers``; int64."""
-    table = np.full(max(len(chemical_symbols), int(numbers.max(initial=0)) + 1), -1, dtype=np.int64)
+def number_types(numbers: np.ndarray, type_names: Sequence[str]) -> np.ndarray:
+    """Index of each atomic number's element in ``type_names``, (n,) int64; -1 where it is not among them."""
+    table = np.full(len(chemical_symbols), -1, dtype=np.int64)
     table[[atomic_numbers[name] for name in type_names]] = np.arange(len(type_names))
-    return table
+    elements = (numbers >= 0) & (numbers < len(table))
+    return np.where(elements, table[np.where(elements, numbers, 0)], -1)
 
 
 def atom_types(atoms: Atoms, type_names: Sequence[str]) -> np.ndarray:
@@ -171,16 +171,20 @@ def atom_types(atoms: Atoms, type_names: Sequence[str]) -> np.ndarray:
     ase.calculators.calculator.InputError
         Naming the atoms whose element the model does not know.
     """
-    types = type_table(type_names, atoms.numbers)[atoms.numbers]
+    types = number_types(atoms.numbers, type_names)
     unknown = np.flatnonzero(types < 0)
     if len(unknown):
-        elements = sorted({str(atoms.symbols[k]) for k in unknown})
+        elements = sorted({_element(number) for number in atoms.numbers[unknown].tolist()})
         shown = ", ".join(map(str, unknown[:8].tolist())) + (", ..." if len(unknown) > 8 else "")
         raise InputError(
             f"The model knows {', '.join(type_names)}, but atoms {shown} are {', '.join(elements)}.\n"
             "Use a model trained with these elements, or remove the atoms."
         )
     return types
+
+
+def _element(number: int) -> str:
+    return chemical_symbols[number] if 0 <= number < len(chemical_symbols) else f"of atomic number {number}"
 
 
 def check_geometry(atoms: Atoms) -> None:

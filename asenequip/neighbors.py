@@ -21,6 +21,9 @@ _SKEWED = 5.0
 _MOST = 1e7
 """Edges beyond which a cell smaller than the cutoff is taken for broken: more than any structure has by right."""
 
+_FAR = 1e5
+"""Extent, Angstrom, beyond which empty space along a direction is taken out before the cell list is built."""
+
 Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
 """(centers (z,) int64, neighbors (z,) int64, shifts (z, 3) int64): sorted by centre."""
 
@@ -43,15 +46,22 @@ class EdgeList:
 
     @classmethod
     def from_edges(cls, edges: Edges, num_atoms: int) -> EdgeList:
-        """From edges sorted by centre."""
+        """From edges sorted by centre.
+
+        Raises
+        ------
+        ValueError
+            If neighbouring atoms are given in cells so far apart that their shift does not fit into 32 bits.
+        """
         centers, neighbors, shifts = edges
+        if np.abs(shifts).max(initial=0) > np.iinfo(np.int32).max:
+            raise ValueError(
+                "Neighbouring atoms are given more than 2^31 cells apart, where their distance is not resolved.\n"
+                "Bring them into one cell: atoms.wrap()."
+            )
         ptr = np.zeros(num_atoms + 1, dtype=np.int64)
         np.cumsum(np.bincount(centers, minlength=num_atoms), out=ptr[1:])
         return cls(ptr, np.ascontiguousarray(neighbors, np.int32), np.ascontiguousarray(shifts, np.int32))
-
-
-_FAR = 1e5
-"""Extent, Angstrom, beyond which empty space along a direction is taken out before the cell list is built."""
 
 
 def find_edges(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float) -> Edges:
@@ -99,7 +109,7 @@ def least_skewed(box: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarr
     Parameters
     ----------
     box : (3, 3) float64
-        Of full rank.
+        Rows are lattice vectors, linearly independent.
     pbc : (3,) bool
 
     Returns
@@ -158,7 +168,7 @@ def expected_edges(positions: np.ndarray, box: np.ndarray, pbc: np.ndarray, cuto
     ----------
     positions : (n, 3) float64
     box : (3, 3) float64
-        Of full rank.
+        Rows are lattice vectors, linearly independent.
     pbc : (3,) bool
     cutoff : float
         Angstrom.

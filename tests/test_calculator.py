@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, InputError, PropertyNotImplementedError
 from small_systems import small_atoms, small_model
 
 from asenequip import AllegroCalculator
 from asenequip.artifact import Potential, load_artifact
+from asenequip.evaluate import resolve_device
 from asenequip.kernels import native
 from asenequip.testing import DOUBLE, SINGLE, Tolerances, check_calculator, check_names
 
@@ -123,6 +125,22 @@ def test_a_wrong_parameter_is_named(name: str, value: object, small_artifact: Pa
         AllegroCalculator(small_artifact, **{name: value})
 
 
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match=r"must be a GPU of this machine: cuda:0, cuda:1\. Got 'cuda:2' instead"):
+        resolve_device("cuda:2")
+
+
+def test_neighbours_too_many_cells_apart_are_refused(calc: AllegroCalculator) -> None:
+    """Beyond 2^31 cells the shift between them would not fit into the 32 bits that compiled code reads."""
+    atoms = small_atoms()
+    atoms.positions[0] += 2.0**32 * atoms.cell[0]
+    with pytest.raises(InputError, match=r"more than 2\^31 cells apart"):
+        calc.get_potential_energy(atoms)
+
+
 def test_numbers_of_numpy_will_do(small_artifact: Path) -> None:
     assert AllegroCalculator(small_artifact, skin=np.float32(0.5)).evaluator.lists.skin == 0.5  # type: ignore[arg-type]
 
@@ -155,6 +173,15 @@ def test_a_positional_device_is_refused(small_artifact: Path) -> None:
 def test_unknown_elements_are_listed(calc: AllegroCalculator) -> None:
     with pytest.raises(InputError, match=r"Cu, O, but atoms 0, 2 are Fe, U"):
         calc.get_potential_energy(Atoms("FeCuU", positions=np.eye(3) * 3))
+
+
+def test_a_number_of_no_element_is_told_and_stops_no_other_structure(calc: AllegroCalculator) -> None:
+    for number in (150, -1, -500):
+        strange = Atoms(numbers=[29, number], positions=np.eye(3)[:2] * 3)
+        first, wrong, last = calc.outcomes([small_atoms(), strange, small_atoms()])
+        assert isinstance(wrong, InputError)
+        assert f"Cu, O, but atoms 1 are of atomic number {number}." in str(wrong)
+        assert first["energy"] == last["energy"]  # type: ignore[index]
 
 
 def test_the_ghost_element_is_unknown(calc: AllegroCalculator) -> None:

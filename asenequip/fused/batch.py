@@ -10,7 +10,7 @@ from ase import Atoms
 from asenequip.errors import BAD_STRUCTURE
 from asenequip.fused.engine import CoincidingAtomsError, FusedEngine
 from asenequip.fused.lists import Structures, list_small
-from asenequip.graph import atom_types, check_geometry, coinciding_atoms, input_errors, type_table
+from asenequip.graph import atom_types, check_geometry, coinciding_atoms, input_errors, number_types
 from asenequip.listcache import ListCache
 from asenequip.neighbors import is_skewed
 from asenequip.results import Outcome, Results, results_of
@@ -127,7 +127,7 @@ class FusedBatch:
             np.array([atoms.cell.array for atoms in frames]),
             np.array([atoms.pbc for atoms in frames]),
         )
-        return joined, type_table(self.engine.spec.type_names, numbers)[numbers]
+        return joined, number_types(numbers, self.engine.spec.type_names)
 
 
 def _is_plain(structures: Structures, types: np.ndarray) -> np.ndarray:
