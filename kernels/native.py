@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import errno
 import functools
@@ -178,7 +179,15 @@ def _content(path: Path) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _temporary_directory() -> Path:
-    return Path(tempfile.mkdtemp(prefix="asenequip-kernels-"))
+    folder = tempfile.mkdtemp(prefix="asenequip-kernels-")
+    atexit.register(_remove, folder, os.getpid())
+    return Path(folder)
+
+
+def _remove(folder: str, owner: int) -> None:
+    """Remove a folder at the end of the process that made it, not of one that was forked from that."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build(source: str, directory: Path, key: str) -> ctypes.CDLL:

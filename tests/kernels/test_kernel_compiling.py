@@ -161,3 +161,12 @@ def test_a_full_cache_is_done_without(tmp_path, monkeypatch):
     library = native.compile_library('extern "C" int run() { return 42; }')
     assert library.run() == 42
     assert list((tmp_path / "kernels").iterdir()) == []
+
+
+def test_what_stands_in_for_the_cache_goes_with_the_process(tmp_path):
+    (tmp_path / "no folder").touch()
+    settings = {**os.environ, "ASENEQUIP_CACHE": str(tmp_path / "no folder"), "TMPDIR": str(tmp_path)}
+    code = "from asenequip.kernels import native; print(native.writable_folder('kernels').is_dir())"
+    done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["no folder"]
