@@ -13,12 +13,14 @@ import typer
 from asenequip.cli.common import Debug, Dtype, table
 
 if TYPE_CHECKING:
+    import torch
+
     from asenequip.artifact import Potential
 
 
 def compile_(
     model: Annotated[Path, typer.Argument(help="Potential, a .asnq file.")],
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:1.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")] = "cpu",
     dtype: Dtype = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")] = False,
     debug: Debug = False,
@@ -33,17 +35,19 @@ def compile_(
     from asenequip.artifact import load_artifact
     from asenequip.compiling import COMPILED, compile_potential
     from asenequip.errors import parameter_error
+    from asenequip.evaluate import resolve_device
     from asenequip.rounding import PRECISIONS
 
-    known = COMPILED if device == "cpu" else tuple(PRECISIONS)
+    place = resolve_device(device)
+    known = COMPILED if place.type == "cpu" else tuple(PRECISIONS)
     if dtype not in known:
         raise parameter_error("--dtype", "compile", "one of " + ", ".join(known), dtype)
     began = time.monotonic()
     potential = load_artifact(model, check=False)  # replayed below, before anything is made
-    if device == "cpu":
+    if place.type == "cpu":
         facts = dataclasses.asdict(compile_potential(potential, dtype))
     else:
-        facts = _compile_graph(potential, dtype, device)
+        facts = _compile_graph(potential, dtype, place)
     facts["seconds"] = round(time.monotonic() - began, 1)
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
@@ -55,13 +59,11 @@ def compile_(
     typer.echo(table(rows))
 
 
-def _compile_graph(potential: Potential, dtype: str, device: str) -> dict[str, Any]:
+def _compile_graph(potential: Potential, dtype: str, device: torch.device) -> dict[str, Any]:
     """Compile the network's graph and run it as a calculator does, lists and captured steps included."""
     from asenequip.compiledgraph import compiled_graph
-    from asenequip.evaluate import resolve_device
     from asenequip.residentcheck import check_resident
 
-    there = resolve_device(device)
-    graph, report = compiled_graph(potential, dtype, there)
-    steps = dataclasses.asdict(check_resident(potential, dtype, there, graph))
+    graph, report = compiled_graph(potential, dtype, device)
+    steps = dataclasses.asdict(check_resident(potential, dtype, device, graph))
     return {**dataclasses.asdict(report), **{f"steps_{name}": value for name, value in steps.items()}}

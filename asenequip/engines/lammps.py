@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from asenequip.artifact import DTYPES
 from asenequip.engines.mpi import load_mpi, local_rank
 from asenequip.engines.pair_style import connect
 from asenequip.engines.subdomain import evaluate_subdomain
 from asenequip.evaluate import Evaluator
 from asenequip.fused.engine import CoincidingAtomsError
 from asenequip.neighbors import EdgeList
+from asenequip.rounding import PRECISIONS
 
 _FORMS = {"compiled": True, "eager": False}
 
@@ -48,8 +48,8 @@ def open_lammps(
     ----------
     device : str
         "auto" and "cuda" give the processes of a machine its GPUs in turn.
-    dtype : {"float32", "float64"}
-        Precision of the network.
+    dtype : {"float32", "float64", "bfloat16", "tf32"}
+        As for `asenequip.evaluate.Evaluator`.
     compiled : bool, optional
         As for `asenequip.evaluate.Evaluator`.
     cmdargs : sequence of str
@@ -142,7 +142,7 @@ class _Bridge:
     def _open(self, model: str, elements: Sequence[str], options: Sequence[str]) -> _Opened:
         dtype, device, compiled = self.dtype, self.device, self.compiled
         for word in options:
-            if word in DTYPES:
+            if word in PRECISIONS:
                 dtype = word
             elif word in _FORMS:
                 compiled = _FORMS[word]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asenequip.artifact import Potential, load_artifact
+from asenequip.artifact import DTYPES, Potential, load_artifact
 from asenequip.errors import parameter_error
 from asenequip.evaluate import resolve_device
+from asenequip.model.derivatives import edge_blocks
 
 try:
     from lammps.mliap.mliap_unified_abc import MLIAPUnified
@@ -42,8 +43,10 @@ class AllegroMLIAP(MLIAPUnified):
         A ``model.asnq`` file.
     elements : sequence of str, optional
         Those that LAMMPS will name, in any order; all that the potential knows by default.
-    device, dtype
+    device : str
         As for `asenequip.evaluate.Evaluator`.
+    dtype : {"float32", "float64"}
+        Precision of the network.
     max_edges : int
         Edges worked on at once: bounds the memory, does not change the numbers.
     """
@@ -67,6 +70,8 @@ class AllegroMLIAP(MLIAPUnified):
         if not elements or not set(elements) <= set(spec.type_names):
             known = f"some of the potential's elements, {', '.join(spec.type_names)}"
             raise parameter_error("elements", "AllegroMLIAP", known, elements)
+        if dtype not in DTYPES:
+            raise parameter_error("dtype", "AllegroMLIAP", "one of " + ", ".join(map(repr, DTYPES)), dtype)
         super().__init__(element_types=elements, ndescriptors=1, nparams=1, rcutfac=0.5 * spec.cutoff)
         self.potential, self.max_edges = potential, max_edges
         self.model = potential.cast(dtype, resolve_device(device))
@@ -104,7 +109,7 @@ class AllegroMLIAP(MLIAPUnified):
         counts = torch.bincount(centers, minlength=num_centers)
         ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         energies, gradients = [vectors.new_zeros(0)], [vectors.new_zeros(0, 3)]
-        for atoms, edges in _blocks(ptr.cpu().numpy(), self.max_edges):
+        for atoms, edges in edge_blocks(ptr.cpu().numpy(), self.max_edges):
             leaf = vectors[edges].requires_grad_(True)
             local = ptr[atoms.start : atoms.stop + 1] - ptr[atoms.start]
             output = self.model.local(leaf, types[atoms], neighbor_types[edges], centers[edges] - atoms.start, local)
@@ -150,13 +155,3 @@ def _give(data: Any, energies: Tensor, pairs: Tensor) -> None:
     data.eatoms = energies.cpu().numpy()
     if len(pairs):
         data.update_pair_forces(np.ascontiguousarray(pairs.cpu().numpy()))
-
-
-def _blocks(ptr: np.ndarray, max_edges: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of centres and of their edges, each at most ``max_edges`` edges or one centre."""
-    first, last = 0, len(ptr) - 1
-    while first < last:
-        stop = int(np.searchsorted(ptr, ptr[first] + max_edges, side="right")) - 1
-        stop = min(max(stop, first + 1), last)
-        yield slice(first, stop), slice(int(ptr[first]), int(ptr[stop]))
-        first = stop

@@ -6,7 +6,7 @@ F_n = sum_{z: c=n} g_z - sum_{z: n(z)=n} g_z, and the strain derivative is sum_z
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,16 +108,25 @@ def slopes_of(model: Allegro) -> Slopes:
     return slopes
 
 
-def _blocks(graph: Graph, max_edges: int | None) -> Iterator[tuple[slice, slice]]:
-    """Slices of centres and of their edges, each at most ``max_edges`` edges or one centre."""
-    if max_edges is None or graph.num_edges <= max_edges:
-        yield slice(0, graph.num_centers), slice(0, graph.num_edges)
-        return
-    ptr = graph.ptr.cpu().numpy()
-    first = 0
-    while first < graph.num_centers:
+def _blocks(graph: Graph, max_edges: int | None) -> Iterable[tuple[slice, slice]]:
+    if max_edges is None or graph.num_edges <= max_edges:  # and a device need not be waited for
+        return [(slice(0, graph.num_centers), slice(0, graph.num_edges))]
+    return edge_blocks(graph.ptr.cpu().numpy(), max_edges)
+
+
+def edge_blocks(ptr: np.ndarray, max_edges: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of centres and of their edges, each of at most ``max_edges`` edges or of one centre.
+
+    Parameters
+    ----------
+    ptr : (n+1,) int64
+        Edges of centre a are ``ptr[a] : ptr[a+1]``.
+    max_edges : int
+    """
+    first, count = 0, len(ptr) - 1
+    while first < count:
         last = int(np.searchsorted(ptr, ptr[first] + max_edges, side="right")) - 1
-        last = min(max(last, first + 1), graph.num_centers)
+        last = min(max(last, first + 1), count)
         yield slice(first, last), slice(int(ptr[first]), int(ptr[last]))
         first = last
 

@@ -119,6 +119,11 @@ def test_compile_reports_an_exact_form(small_artifact):
     assert "force error" in run("compile", small_artifact)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto is the GPU here")
+def test_compile_for_auto_makes_what_calculators_take(small_artifact):
+    assert json.loads(run("compile", small_artifact, "--device", "auto", "--json"))["intervals"] > 0
+
+
 def test_compile_for_a_gpu_where_there_is_none_is_one_sentence(small_artifact, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     output = run("compile", small_artifact, "--device", "cuda", code=2)
@@ -133,7 +138,7 @@ def test_compile_for_a_device_checks_the_graph_and_the_steps(small_artifact, mon
         return slopes_of(potential.cast(dtype, device)), found
 
     monkeypatch.setattr("asenequip.compiledgraph.compiled_graph", stand_in)
-    facts = _compile_graph(load_artifact(small_artifact), "float64", "cpu")
+    facts = _compile_graph(load_artifact(small_artifact), "float64", torch.device("cpu"))
     assert {name: facts[name] for name in asdict(found)} == asdict(found)
     assert 0 <= facts["steps_force_error"] < 1e-10  # eV/Angstrom, rounding of sums in another order
 

