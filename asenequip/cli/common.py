@@ -75,11 +75,11 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {error}\nThis was not foreseen; --debug shows where it happened."
 
 
-def open_calculator(model: Path | None, device: str, dtype: str, skin: float = 1.0) -> AllegroCalculator:
-    """The calculator of a potential's file, or of the one that ASE's configuration names."""
+def open_calculator(model: Path | None, device: str, dtype: str, **options: Any) -> AllegroCalculator:
+    """The calculator of a potential's file, or of the one that ASE's configuration names; options as it has them."""
     from asenequip.calculator import AllegroCalculator
 
-    return AllegroCalculator(model, device=device, dtype=dtype, skin=skin)
+    return AllegroCalculator(model, device=device, dtype=dtype, **options)
 
 
 # -- structures -------------------------------------------------------------------------------------------------------

@@ -83,7 +83,8 @@ def md(
             )
         _, known = read_settings(resume)
         made = known["calculator"]
-        calculator = open_calculator(model or _model_of(made, resume), made.get("device", device), made["dtype"])
+        path, compiled = model or _model_of(made, resume), made.get("compiled")
+        calculator = open_calculator(path, made.get("device", device), made.get("dtype", dtype), compiled=compiled)
         settings = {"restart": resume, "steps": steps or known["steps"], "guards": guards}
         settings |= _observer(guard, resume, calculator)
         _run(None, calculator, settings, resume, already=known["step"])

@@ -24,6 +24,7 @@ from asenequip.cli.common import number_in_file
 from asenequip.cli.compile import _compile_graph
 from asenequip.cluster import cluster_file
 from asenequip.compiledgraph import GraphReport
+from asenequip.md import run_md
 from asenequip.model.derivatives import Slopes, slopes_of
 
 LABEL_ERROR = 0.25
@@ -111,6 +112,14 @@ def test_md_writes_trajectory_table_and_state_and_resumes(small_artifact, frames
     assert (tmp_path / "run.csv").read_text() == (tmp_path / "whole.csv").read_text()
     with (tmp_path / "run.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == [str(5 * k) for k in range(9)]
+
+
+def test_a_run_of_the_library_s_is_resumed_with_the_form_it_was_made_with(small_artifact, frames, tmp_path):
+    for name, steps in (("whole", 20), ("run", 10)):
+        calculator = AllegroCalculator(small_artifact, device="cpu", compiled=False)
+        run_md(read(frames, 0), calculator, steps=steps, temperature=200, trajectory=tmp_path / f"{name}.xyz")
+    run("md", "--resume", tmp_path / "run.restart", "-n", 20)
+    assert (tmp_path / "run.xyz").read_text() == (tmp_path / "whole.xyz").read_text()
 
 
 def test_compile_reports_an_exact_form(small_artifact):
