@@ -35,6 +35,7 @@ from asenequip.compiling import (
     difference_error,
     distance,
     exact_derivatives,
+    network_sources,
     worst_of,
 )
 from asenequip.files import replace_file
@@ -317,8 +318,7 @@ def _judge(report: GraphReport, dtype: str) -> None:
 
 def _record_path(potential: Potential, dtype: str, device: torch.device) -> Path:
     """A file named by everything that a package depends on; in it, report, name and hash of the package."""
-    here = Path(__file__).parent
-    sources = [Path(__file__), *(here / "model").glob("*.py"), *Path(native.__file__).parent.glob("*.py")]
+    sources = [Path(__file__), *network_sources()]
     facts: list[Any] = [torch.version.cuda, dtype, device.type, native.toolchain()]
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)

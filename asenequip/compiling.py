@@ -43,7 +43,7 @@ FORCE_TOLERANCE = 1e-6
 """eV/Angstrom: largest error that the tables may bring to the forces of the frames of the check, in float64."""
 
 COMPILED = ("float32", "float64", "bfloat16")
-"""Precisions that there are compiled forms for."""
+"""Precisions that have a compiled form."""
 
 BFLOAT16_TOLERANCE = 0.05
 """Largest error of a force with products in bfloat16, relative to 1 eV/Angstrom more than the largest force."""
@@ -52,7 +52,7 @@ RELATIVE_TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "tf32": 1e-2, "bfloat16
 """The same for each precision of the network."""
 
 _CACHE_BYTES = 2 << 30
-"""Of the compiled forms that are kept; beyond it those go that were used longest ago."""
+"""Most bytes of compiled forms in the cache; beyond it, those used longest ago are removed."""
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Energies (n,) eV, forces (n, 3) eV/Angstrom, virials (n, 3, 3) eV."""
@@ -85,9 +85,9 @@ class CompileReport:
     difference_error : float
         Largest deviation of the compiled float64 forces from central differences of its energy, eV/Angstrom.
     intervals : int
-        Of the radial tables.
+        Intervals of the radial tables.
     table_slope_error : float
-        Relative to the largest slope.
+        Largest error of a slope of the radial tables, relative to the largest slope.
     largest_force : float
         On the frames of the check, eV/Angstrom.
     """
@@ -223,7 +223,7 @@ def _judge(report: CompileReport, dtype: str) -> None:
 
 
 def check_frames(potential: Potential) -> list[Atoms]:
-    """Structures of different sizes that a form of a potential is checked on, the golden frame among them."""
+    """The structures that compiled forms are checked on: of different sizes, the golden frame among them."""
     frames = [default_golden(potential.spec, seed=1)]
     if potential.path is not None and potential.path.is_file():
         frames.append(golden_atoms(potential.path))
@@ -233,7 +233,7 @@ def check_frames(potential: Potential) -> list[Atoms]:
 
 
 def exact_derivatives(model: Allegro, atoms: Atoms) -> Derivatives:
-    """Of a structure, by the network itself."""
+    """Energies, forces and virials of a structure, by the network itself."""
     return evaluate_derivatives(model, graph_of(atoms, model.spec.type_names, np.asarray(model.spec.cutoff_table())))
 
 
@@ -262,12 +262,12 @@ def difference_error(run: Callable[[Atoms], Arrays], atoms: Atoms, step: float =
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest difference of two arrays; not a number where one of their entries is none."""
+    """Largest difference of two arrays; NaN where one of them holds a NaN."""
     return float(np.abs(a - b).max(initial=0.0))
 
 
 def worst_of(errors: Sequence[float]) -> float:
-    """The largest of some errors; not a number if one is none, which Python's ``max`` would pass over."""
+    """The largest of some errors; NaN if one is NaN, which Python's ``max`` may pass over."""
     return float(np.max(errors))
 
 
@@ -286,10 +286,16 @@ def cache_name(potential: Potential, sources: Iterable[Path], facts: Sequence[ob
     return digest.hexdigest()[:40]
 
 
+def network_sources() -> list[Path]:
+    """The files that say what a potential computes: those of the network, and of its kernels."""
+    return [*(Path(__file__).parent / "model").glob("*.py"), *Path(native.__file__).parent.glob("*.py")]
+
+
 def _cache_path(potential: Potential, dtype: str) -> Path:
     """A file named by everything the compiled form depends on, precision, vectors, and toolchain among it."""
     sources = [path for path in (Path(__file__).parent / "fused").iterdir() if path.suffix in (".py", ".hpp")]
-    name = cache_name(potential, sources, [dtype, vector_lanes(dtype), TABLE_TOLERANCES, native.toolchain()])
+    facts = [dtype, vector_lanes(dtype), TABLE_TOLERANCES, native.toolchain()]
+    name = cache_name(potential, [Path(__file__), *sources, *network_sources()], facts)
     return cache_directory() / "fused" / f"{name}.npz"
 
 

@@ -9,13 +9,13 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import InputError
 
-from asenequip.artifact import save_artifact
-from asenequip.compiling import CompilationError, compile_potential, fused_engine, run_fused
+from asenequip.artifact import load_artifact, save_artifact
+from asenequip.compiling import CompilationError, _cache_path, compile_potential, fused_engine, run_fused
 from asenequip.evaluate import Evaluator
 from asenequip.fused.engine import FusedEngine, has_bfloat16, vector_lanes
 from asenequip.fused.fold import fold, tabulate, with_bfloat16
+from asenequip.fused.harmonics import harmonic_polynomials
 from asenequip.fused.plan import Plan, unsupported
-from asenequip.fused.source import harmonic_polynomials
 from asenequip.graph import graph_of
 from asenequip.kernels import native
 from asenequip.kernels.ops import use_backend
@@ -220,6 +220,19 @@ def test_architectures_without_a_fused_form_run_eagerly_and_say_so(options: dict
     assert np.isfinite(evaluator.evaluate([make_atoms()])[0]["energy"])
     with pytest.raises(CompilationError, match="no fused form"):
         Evaluator(path, device="cpu", compiled=True)
+
+
+def test_what_was_made_of_other_sources_of_the_network_is_not_taken(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    named: list[str] = []
+
+    def note(potential, sources, facts) -> str:  # type: ignore[no-untyped-def]
+        named.extend(path.name for path in sources)
+        return "name"
+
+    monkeypatch.setattr("asenequip.compiling.cache_name", note)
+    potential = load_artifact(save_artifact(tmp_path / "m.asnq", make_model(l_max=1)), check=False)
+    _cache_path(potential, "float32")
+    assert {"compiling.py", "fold.py", "driver.hpp", "radial.py", "mlp.py", "paths.py"} <= set(named)
 
 
 def test_a_damaged_cache_is_rebuilt(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
