@@ -202,6 +202,7 @@ def _resume(path: Path, calculator: BaseCalculator, guards: Guards) -> _Run:
     atoms = state.atoms
     atoms.calc = calculator
     run = _Run(atoms, settings, rng, paths, guards)
+    run.kept = header["step"]
     put_numbers(run.integrator, state.integrator)
     run.frames = Frames(paths["trajectory"], header["frames"]) if "trajectory" in paths else None
     run.table = Table(paths["log"], COLUMNS, header["table"]) if "log" in paths else None
@@ -247,13 +248,11 @@ class _Run:
         first = self.integrator.nsteps
         if steps < first:
             raise ValueError(f"The run has made {first} steps already. Ask for more than that: steps counts them all.")
-        if first == 0:
+        if self.kept is None:
             self._check()
             self._show()
             self._check_coverage()
             self._report()
-        else:
-            self.kept = first
         moves = self.integrator.irun(steps - first)
         if steps > first:
             self._guarded(lambda: next(moves))  # where it stands; the steps follow

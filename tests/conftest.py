@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from small_systems import small_model
 
 from asenequip.artifact import save_artifact
 from asenequip.model.spec import PairSpec
+
+# no terminal, of the same width, whatever the tests are run from
+for name in ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE"):
+    os.environ.pop(name, None)
+os.environ["COLUMNS"] = "120"
 
 with suppress(ImportError):  # of those tests that a GPU runs alone, none needs it
     from hypothesis import HealthCheck, settings

@@ -227,16 +227,18 @@ def test_guard_stops_a_runaway_temperature():
         run_md(copper(), EMT(), steps=5, temperature=300.0, guards=Guards(max_temperature=50.0))
 
 
-def test_ctrl_c_keeps_a_state_that_continues_exactly(tmp_path):
+@pytest.mark.parametrize("step", [0, 6])
+def test_ctrl_c_keeps_a_state_that_continues_exactly(step, tmp_path):
     def press(numbers):
-        if numbers["step"] == 6:
+        if numbers["step"] == step:
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(Interrupted, match="Stopped at step 6 of 20"):
+    with pytest.raises(Interrupted, match=f"Stopped at step {step} of 20"):
         run_md(copper(), Springs(), steps=20, interval=3, trajectory=tmp_path / "run.xyz", watch=press)
     final = run_md(None, Springs(), steps=20, restart=tmp_path / "run.restart")
-    whole = run_md(copper(), Springs(), steps=20, interval=3)
+    whole = run_md(copper(), Springs(), steps=20, interval=3, trajectory=tmp_path / "whole.xyz")
     assert np.array_equal(phase_space(final), phase_space(whole))
+    assert (tmp_path / "run.xyz").read_bytes() == (tmp_path / "whole.xyz").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["run.traj", "run.csv", "run.restart"])
