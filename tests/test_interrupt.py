@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -25,7 +24,7 @@ def test_a_signal_is_a_request_and_the_handler_comes_back(number):
     signal.signal(number, mine)
     with stop_on_signal() as stop:
         assert not stop
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert stop
     assert signal.getsignal(number) is mine
 
@@ -33,10 +32,10 @@ def test_a_signal_is_a_request_and_the_handler_comes_back(number):
 def test_a_second_ctrl_c_acts_at_once():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with stop_on_signal() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_handler_that_a_library_has_set_is_no_error(monkeypatch):
