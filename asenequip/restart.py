@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -34,7 +33,7 @@ class State:
     Attributes
     ----------
     atoms : ase.Atoms
-        With momenta and constraints; no calculator.
+        The configuration, with momenta and constraints, without a calculator.
     integrator : dict of ndarray
         Inner variables of the integrator.
     header : dict
@@ -241,8 +240,7 @@ def _cut(path: Path, size: int) -> None:
     if have < size:
         raise RestartError(f"'{path}' is shorter than when the run stopped. Put the file back as it was.")
     if have > size:
-        with contextlib.suppress(FileNotFoundError):
-            os.truncate(path, size)
+        os.truncate(path, size)
 
 
 def numbers_of(owner: object, parts: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

@@ -24,6 +24,8 @@ _REGISTER = 4
 """Bytes; a thread of a GPU has 255 registers."""
 _MOST_SUMS = 75
 """Registers of sums that one pass may keep: what was found to leave no spills worth the name."""
+_SHARING = ((PATHS, OUT), (ENVIRONMENT, VECTOR))
+"""Kinds of outputs that share partial sums: t, and S."""
 _MOST_VALUES = 200
 """Registers of sums and operands above which operands are loaded anew in each block."""
 
@@ -189,7 +191,3 @@ class _Pass:
             for g, key in self.uses[o].items():
                 lines.append(f"o{o}_{m} = FUSED(G{g}_{j}, S{self.products['h'].index(key)}, o{o}_{m});")
         return lines
-
-
-_SHARING = ((PATHS, OUT), (ENVIRONMENT, VECTOR))
-"""Kinds of outputs that share partial sums: t, and S."""
