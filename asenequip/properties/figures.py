@@ -1,11 +1,14 @@
-"""Figures of properties; the numbers of each stand in a CSV file beside it."""
+"""Figures of properties, as PNG files that must be new; the numbers of each stand in a CSV file beside it."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from asenequip.files import write_new
 
 if TYPE_CHECKING:
     from asenequip.properties.elasticity import ElasticTensor
@@ -24,6 +27,12 @@ def new_axes(columns: int = 1, **grid: Any) -> tuple[Any, Any]:
     return figure, figure.subplots(1, columns, **grid)
 
 
+def _write(figure: Any, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_new(path, buffer.getvalue())
+
+
 def stress_figure(elastic: ElasticTensor, path: Path) -> None:
     """Stresses against the size of each strain, GPa."""
     names = ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -33,7 +42,7 @@ def stress_figure(elastic: ElasticTensor, path: Path) -> None:
             axis.plot(elastic.strains, values, "o-", ms=3, label=name)
         axis.set(xlabel=f"strain {names[direction]}", ylabel="stress (GPa)")
     axes[0, -1].legend(fontsize="small")
-    figure.savefig(path, dpi=150)
+    _write(figure, path)
 
 
 def energy_volume_figure(state: EquationOfState, path: Path) -> None:
@@ -44,7 +53,7 @@ def energy_volume_figure(state: EquationOfState, path: Path) -> None:
     axis.plot(volumes, state.energy_at(volumes), "-", label="Birch-Murnaghan")
     axis.set(xlabel="volume (Å$^3$/atom)", ylabel="energy (eV/atom)")
     axis.legend()
-    figure.savefig(path, dpi=150)
+    _write(figure, path)
 
 
 def band_figure(bands: Bands, density: DensityOfStates, path: Path) -> None:
@@ -62,7 +71,7 @@ def band_figure(bands: Bands, density: DensityOfStates, path: Path) -> None:
     left.axhline(0.0, color="0.7", lw=0.5)
     right.plot(density.density, density.frequencies, color="C0", lw=1)
     right.set(xlabel="states (1/THz)", xlim=(0.0, None))
-    figure.savefig(path, dpi=150)
+    _write(figure, path)
 
 
 def thermal_figure(thermal: ThermalProperties, path: Path) -> None:
@@ -76,7 +85,7 @@ def thermal_figure(thermal: ThermalProperties, path: Path) -> None:
     right.plot(thermal.temperatures, thermal.heat_capacity / kB, label="heat capacity at constant volume")
     right.set(xlabel="temperature (K)", ylabel="$k_B$ per primitive cell")
     right.legend(fontsize="small")
-    figure.savefig(path, dpi=150)
+    _write(figure, path)
 
 
 def quasiharmonic_figure(found: QuasiHarmonic, path: Path) -> None:
@@ -86,7 +95,7 @@ def quasiharmonic_figure(found: QuasiHarmonic, path: Path) -> None:
     left.set(xlabel="temperature (K)", ylabel="volume (Å$^3$ per primitive cell)")
     right.plot(found.temperatures, 1e6 * found.expansion)
     right.set(xlabel="temperature (K)", ylabel="volume expansion (10$^{-6}$/K)")
-    figure.savefig(path, dpi=150)
+    _write(figure, path)
 
 
 def gruneisen_figure(found: Gruneisen, path: Path) -> None:
@@ -95,4 +104,4 @@ def gruneisen_figure(found: Gruneisen, path: Path) -> None:
     seen = np.isfinite(found.parameters)
     axis.plot(found.frequencies[seen], found.parameters[seen], ".", ms=3)
     axis.set(xlabel="frequency (THz)", ylabel="Grüneisen parameter")
-    figure.savefig(path, dpi=150)
+    _write(figure, path)

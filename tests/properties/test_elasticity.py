@@ -189,6 +189,15 @@ def test_files(tmp_path):
         found.write(tmp_path)
 
 
+def test_a_figure_is_not_written_over(tmp_path):
+    volumes = np.linspace(15.0, 18.0, 9)
+    state = fit_equation_of_state(volumes, 0.1 * (volumes - 16.4) ** 2)
+    (tmp_path / "eos.png").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"eos\.png"):
+        state.write(tmp_path)
+    assert (tmp_path / "eos.png").read_text() == "mine"
+
+
 def test_ctrl_c_ends_the_work_and_says_so():
     class Impatient(LennardJones):
         asked = False
