@@ -97,8 +97,7 @@ class Trainer:
         self.loader = Loader(train, offsets, team, settings.workers, shapes)
         self._known_order: tuple[int, list[int]] = (-1, [])
         self._stop = StopRequest()
-        self._saved = time.monotonic()
-        self._started = self._saved
+        self._saved = self._started = time.monotonic()
 
     @property
     def offsets(self) -> np.ndarray:
@@ -138,8 +137,7 @@ class Trainer:
         largest = np.argsort(self.edges, kind="stable")[-size:].tolist()
         batches = []
         for part in (list(range(min(size, len(self.train)))), largest[1:] or largest):
-            batch = alone.one(part)
-            if batch is not None:
+            if (batch := alone.one(part)) is not None:
                 divisors = self.frame_weights[part].sum(dim=0)
                 batches.append((batch.to(self.model.device), divisors.to(self.model.device)))
         self.gradients = compiled_step(self.model, self.loss, batches, fixed_sizes=self.loader.shapes is not None)
@@ -283,11 +281,7 @@ class Trainer:
         """One round of L-BFGS from the averaged weights, counted as an epoch of one step."""
         progress = self.progress
         if not progress.polishing:
-            with self.averaged():
-                kept = [parameter.detach().clone() for parameter in self.parameters]
-            with torch.no_grad():
-                for parameter, value in zip(self.parameters, kept, strict=True):
-                    parameter.copy_(value)
+            self._take_average()
             progress.polishing = True
             self.save()
         before = self.polisher.round(self._full_loss)
@@ -342,6 +336,13 @@ class Trainer:
             with self.optimizer.averaged():
                 yield
 
+    @torch.no_grad()
+    def _take_average(self) -> None:
+        with self.averaged():
+            kept = [parameter.detach().clone() for parameter in self.parameters]
+        for parameter, value in zip(self.parameters, kept, strict=True):
+            parameter.copy_(value)
+
     def _due(self) -> bool:
         return time.monotonic() - self._saved >= self.config.training.checkpoint_seconds
 
@@ -365,9 +366,9 @@ class Trainer:
             return
         with self.averaged():
             tensors = dict(self.model.state_dict())
-            values: dict[str, Any] = {"epoch": self.progress.epoch, "loss": self.progress.best}
-            values["offsets"] = self.progress.offsets
-            save_checkpoint(self.folder, "best", self.progress.step, Checkpoint(tensors, values), keep=1)
+            progress = self.progress
+            values = {"epoch": progress.epoch, "loss": progress.best, "offsets": progress.offsets}
+            save_checkpoint(self.folder, "best", progress.step, Checkpoint(tensors, values), keep=1)
 
     def restore(self) -> list[Path]:
         """Continue from the newest undamaged checkpoint, if there is one.
@@ -379,20 +380,20 @@ class Trainer:
         """
         checkpoint, damaged = load_checkpoint(self.folder, "last")
         if checkpoint is not None:
-            found = unpack_state(checkpoint, self.model, self.average, self._optimizers())
-            self.plateau, self.progress = found
+            self.plateau, self.progress = unpack_state(checkpoint, self.model, self.average, self._optimizers())
         return damaged
 
     def load_best(self) -> int:
-        """Put the weights and offsets of the best epoch in place.
+        """Put the weights and offsets of the best epoch in place; without them, the averaged weights of the last.
 
         Returns
         -------
         int
-            The epoch; 0 if there is no such checkpoint and the model is left as it is.
+            The epoch; 0 if it has no undamaged checkpoint.
         """
         checkpoint, _ = load_checkpoint(self.folder, "best")
         if checkpoint is None:
+            self._take_average()
             return 0
         self.model.load_state_dict(checkpoint.tensors)
         self.progress.offsets = checkpoint.values["offsets"]

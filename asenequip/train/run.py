@@ -179,6 +179,8 @@ def finish_run(run: RunDirectory, prepared: Prepared, trainer: Trainer, say: Say
     """Results of the best epoch: errors, figures, predictions, potential, model card."""
     config, samples, model = prepared.config, prepared.samples, prepared.model
     best_epoch = trainer.load_best()
+    if not best_epoch:
+        say("The best epoch has no undamaged checkpoint: the potential has the averaged weights of the last one.")
     model.requires_grad_(False)
     present = [name for name in ("test", "valid", "train") if len(samples[name])]
     errors = {name: trainer.validate(samples[name], averaged=False) if name in present else {} for name in SPLITS[1:]}

@@ -31,7 +31,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _settings_for(data: Path) -> dict[str, Any]:
-    """Settings made from labelled frames; the pace of training stays open, so that overrides may set the minutes."""
+    """What settings made from labelled frames say of them; all else is left open."""
     import yaml
 
     from asenequip.train.init import suggest_settings
@@ -40,8 +40,7 @@ def _settings_for(data: Path) -> dict[str, Any]:
         values: dict[str, Any] = yaml.safe_load(suggest_settings(data))
     except ConfigError as error:
         raise ConfigError(f"{error}\nIf it holds settings, let its name end in .yaml.") from None
-    del values["training"]
-    return values
+    return {name: value for name, value in values.items() if name not in ("model", "training")}
 
 
 def read_settings(path: str | Path, overrides: Sequence[str], remedy: str) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from train_frames import fit_and_die, same_runs
 from typer.testing import CliRunner
 
+from asenequip.artifact import load_artifact
 from asenequip.interrupt import Interrupted
 from asenequip.train import fit, settings_file
 from asenequip.train.cli import app
@@ -68,6 +70,24 @@ def test_damaged_checkpoint_is_told_and_the_one_before_goes_on_bit_for_bit(
     assert result.exit_code == 0, result.output
     assert f"The checkpoint {newest.name} is damaged; an earlier one is used." in result.output
     assert same_runs(tmp_path / "run", tmp_path / "killed")
+
+
+def test_damaged_best_epoch_is_told_and_the_last_average_taken(
+    data_file: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """A run whose last epoch is its best, so that the potential comes out the same."""
+    fit(None, settings(data={"train": str(data_file)}))
+    run = RunDirectory(tmp_path / "run")
+    assert run.read_json("summary.json")["best_epoch"] == 3
+    kept = run.potential.rename(tmp_path / "kept.asnq")
+    (tmp_path / "run" / "summary.json").unlink()
+    (best,) = run.checkpoints.glob("best-*")
+    best.write_bytes(best.read_bytes()[:-9])
+    result = CliRunner().invoke(app, ["resume", str(run.path)])
+    assert result.exit_code == 0, result.output
+    assert "The best epoch has no undamaged checkpoint" in result.output
+    first, second = (load_artifact(path).model.state_dict() for path in (kept, run.potential))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_settings_and_frames_that_do_not_exist_are_told_apart(tmp_path: Path) -> None:
