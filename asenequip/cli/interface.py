@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +34,9 @@ Miller = Annotated[str, typer.Option(help="Plane of the interface, as three inte
 @interface.command()
 def build(
     output: Output,
-    electrode: Annotated[str, typer.Option("--electrode", help="Name of a crystal, or a structure file.")] = "Li",
+    electrode: Annotated[
+        str, typer.Option("--electrode", help="Name of a crystal, or a structure file: a crystal or a slab.")
+    ] = "Li",
     electrolyte: Annotated[str, typer.Option("--electrolyte", help="The same.")] = "Li6PS5Cl",
     electrode_plane: Miller = "1,0,0",
     electrolyte_plane: Miller = "1,0,0",
@@ -55,21 +59,23 @@ def build(
     """Build electrode | electrolyte | electrode from two crystals."""
     from asenequip.interface import Side, build_interface
 
-    mixed = None if exchange is None else _numbers(exchange, "exchange", 3)
-    atoms = build_interface(
-        Side(_crystal(electrode), _plane(electrode_plane), electrode_thickness, vacancies=vacancies),
+    sides = (
+        Side(_crystal(electrode), _plane(electrode_plane, "electrode-plane"), electrode_thickness, vacancies=vacancies),
         Side(
             _crystal(electrolyte),
-            _plane(electrolyte_plane),
+            _plane(electrolyte_plane, "electrolyte-plane"),
             electrolyte_thickness,
             termination,
-            None if mixed is None else (int(mixed[0]), int(mixed[1]), mixed[2]),
+            None if exchange is None else _numbers(exchange, "exchange", (int, int, float)),
         ),
+    )
+    atoms = build_interface(
+        *sides,
         gap=gap,
         max_misfit=max_misfit,
         max_area=max_area,
         share=share,
-        repeat=tuple(int(n) for n in _numbers(repeat, "repeat", 2)),  # type: ignore[arg-type]
+        repeat=_numbers(repeat, "repeat", (int, int)),
         seed=seed,
     )
     write_frames(output, [atoms])
@@ -119,43 +125,86 @@ def run(
 
 @interface.command()
 def analyse(
-    trajectory: Annotated[Path, typer.Argument(help="Frames, in any format of ASE's.")],
+    trajectory: Annotated[Path, typer.Argument(help="Frames, in any format of ASE's, or a dump of LAMMPS.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tables.")],
     interval: Annotated[
-        float | None, typer.Option(help="Time between two frames, ps, where they do not say it.", show_default=False)
+        float | None,
+        typer.Option(help="Time between two frames that are taken, ps, where they do not say it.", show_default=False),
     ] = None,
-    references: Annotated[str, typer.Option(help="Crystals that classes are compared with.")] = (
-        "Li,Li2S,Li3P,LiCl,Li6PS5Cl"
-    ),
-    carriers: Annotated[str, typer.Option(help="Mobile elements and their charges: Li:1.")] = "Li:1",
+    timestep: Annotated[
+        float | None, typer.Option(help="Of the dynamics, fs, for a dump of LAMMPS.", show_default=False)
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Structure with the same atoms whose tags and elements hold: that of build.", show_default=False
+        ),
+    ] = None,
+    normal: Annotated[str, typer.Option(help="Lattice vector that leads from layer to layer: a, b or c.")] = "c",
+    references: Annotated[
+        str | None,
+        typer.Option(
+            help="Crystals that classes are compared with, names or files; all known ones unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    carriers: Annotated[str, typer.Option(help="Mobile elements and their charges.")] = "Li:1,Na:1,K:1",
+    clusters: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of the clusters of asenequip cluster, which are the classes then.", show_default=False
+        ),
+    ] = None,
+    electrode_classes: Annotated[
+        str | None, typer.Option(help="Classes whose front ends the electrode.", show_default=False)
+    ] = None,
+    electrolyte_classes: Annotated[
+        str | None, typer.Option(help="The same of the electrolyte.", show_default=False)
+    ] = None,
+    bonds: Annotated[
+        str, typer.Option(help="Bonds to follow: elements, and where they form and break.")
+    ] = "P-S:2.6:3.0",
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", "-T", help="Where frames have no velocities.", show_default=False)
+    ] = None,
     drift: Annotated[str, typer.Option(help="What the drift is taken from: all, none, or elements: P,S,Cl.")] = "all",
     lags: Annotated[
         int | None, typer.Option(help="Longest time difference of diffusion, frames.", show_default=False)
     ] = None,
     bins: Annotated[int, typer.Option(help="Of the profiles.")] = 100,
+    layer: Annotated[float, typer.Option(help="Half the width of the layers about the interfaces, Angstrom.")] = 5.0,
     structure_every: Annotated[int, typer.Option(help="Frames between two looks at structure.")] = 10,
     index: Index = ":",
     debug: Debug = False,
 ) -> None:
     """Analyse a trajectory in one pass: analysis.json and a CSV file per table."""
-    from asenequip.interface import Choices, summarise, write_tables
+    from asenequip.interface import Choices, by_cluster, summarise, write_tables
     from asenequip.interface import analyse as analyse_frames
-    from asenequip.interface.analysis import count_frames
+    from asenequip.interface.trajectory import count_frames
 
     if (output / "analysis.json").exists():
         raise FileExistsError(f"'{output / 'analysis.json'}' exists and is not overwritten. Choose another folder.")
     total = count_frames(trajectory, index)
     choices = Choices(
-        references=_names(references),
-        carriers={name: float(charge) for name, _, charge in (c.partition(":") for c in _names(carriers))},
+        classes=None if clusters is None else by_cluster(_names(clusters)),
+        electrode=None if electrode_classes is None else _names(electrode_classes),
+        electrolyte=None if electrolyte_classes is None else _names(electrolyte_classes),
+        bonds=[_bond(text) for text in _names(bonds)],
+        references=None if references is None else [_crystal(name) for name in _names(references)],
+        carriers=dict(_charge(text) for text in _names(carriers)),
+        temperature=temperature,
         reference=drift if drift in ("all", "none") else _names(drift),
         lags=max(3, total // 24) if lags is None else lags,
         bins=bins,
+        layer=layer,
         structure_every=structure_every,
     )
+    reading = {"index": index, "interval": interval, "timestep": timestep, "normal": normal}
+    first = None if start is None else read_frames(start)[-1]
     with Progress("Frames", total) as progress:
-        found = analyse_frames(trajectory, index=index, interval=interval, choices=choices, watch=progress.show)
-    summary = summarise(found, {"trajectory": str(trajectory), "index": index})
+        found = analyse_frames(trajectory, **reading, start=first, choices=choices, watch=progress.show)
+    told = {name: value for name, value in reading.items() if value is not None}
+    summary = summarise(found, {"trajectory": str(trajectory), **told})
     files = write_tables(summary, output)
     for warning in summary["warnings"]:
         typer.echo(f"Note: {warning}", err=True)
@@ -179,24 +228,42 @@ def report(
 
 
 def _crystal(name: str) -> Any:
-    """A named crystal, or the structure of a file."""
-    return read_frames(Path(name))[-1] if Path(name).suffix and Path(name).exists() else name
+    """The structure of a file, or a name; a file goes by its formula where it is a reference."""
+    if Path(name).is_file():
+        return read_frames(Path(name))[-1]
+    if "." in name or os.sep in name:
+        raise FileNotFoundError(f"There is no file '{name}'. Check the path.")
+    return name
 
 
 def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _numbers(text: str, name: str, count: int) -> list[float]:
+def _numbers(text: str, option: str, kinds: Sequence[Callable[[str], Any]], sign: str = ",") -> Any:
+    """Numbers in a row, each of its kind."""
+    parts = text.split(sign)
     try:
-        found = [float(part) for part in text.split(",")]
+        return tuple(kind(part) for kind, part in zip(kinds, parts, strict=True))
     except ValueError:
-        found = []
-    if len(found) != count:
-        raise typer.BadParameter(f"'{text}' must be {count} numbers with commas between them.", param_hint=f"--{name}")
+        wanted = ", ".join("an integer" if kind is int else "a number" if kind is float else "a name" for kind in kinds)
+        message = f"'{text}' must be {wanted}, with '{sign}' between them."
+        raise typer.BadParameter(message, param_hint=f"--{option}") from None
+
+
+def _plane(text: str, option: str) -> tuple[int, int, int]:
+    found: tuple[int, int, int] = _numbers(text, option, (int, int, int))
     return found
 
 
-def _plane(text: str) -> tuple[int, int, int]:
-    h, k, l = (int(n) for n in _numbers(text, "plane", 3))
-    return h, k, l
+def _charge(text: str) -> tuple[str, float]:
+    """Li:1, or Li alone."""
+    symbol, _, charge = text.partition(":")
+    return symbol, _numbers(charge or "1", "carriers", (float,))[0]
+
+
+def _bond(text: str) -> tuple[str, str, float, float]:
+    """P-S:2.6:3.0."""
+    pair, form, lose = _numbers(text, "bonds", (str, float, float), ":")
+    first, second = _numbers(pair, "bonds", (str, str), "-")
+    return first, second, form, lose

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,87 +11,20 @@ from ase import Atoms
 
 from asenequip.errors import parameter_error
 from asenequip.interface.build import ELECTRODE, ELECTROLYTE
+from asenequip.interface.choices import Choices, usual_references, usual_sides
 from asenequip.interface.creep import Creep, CreepResult
 from asenequip.interface.diffusion import Diffusion, DiffusionResult
-from asenequip.interface.environments import ARGYRODITE, Environments, Rule
+from asenequip.interface.environments import Environments, usual_rules
 from asenequip.interface.growth import Fit, fit_growth
 from asenequip.interface.phases import Phase, Phases, make_references
 from asenequip.interface.profiles import Fronts, ProfileResult, Profiles, find_fronts, interphase_thickness
 from asenequip.interface.reactions import BondResult, Bonds, PopulationResult, Populations
-from asenequip.interface.snapshots import Grouping, Snapshot, by_layer, stream
+from asenequip.interface.snapshots import Snapshot, by_layer, contiguous, stream
 from asenequip.interface.structure import Order, OrderResult, Radial, RadialResult
-
-REFERENCES = ("Li", "Li2S", "Li3P", "LiCl", "Li6PS5Cl")
-"""Crystals that classes are compared with, unless others are named."""
+from asenequip.interface.trajectory import Frames, count_frames
 
 LARGE = 100_000
 """Atoms above which classes are looked at less often, and fewer time origins are kept."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What is analysed, and how finely.
-
-    Attributes
-    ----------
-    rules : sequence of Rule, optional
-        Classes of atoms by bonds: those of lithium thiophosphates where P and S occur, else the elements. Not used
-        where ``classes`` is given.
-    classes : callable, optional
-        Another grouping, such as `asenequip.interface.environments.by_cluster`.
-    electrode, electrolyte : sequence of str, optional
-        Names of the classes whose fronts bound the interphase.
-    bonds : sequence of (str, str, float, float)
-        Arguments of `asenequip.interface.reactions.Bonds`.
-    references : sequence of str
-        Names of crystals; those whose elements do not occur are left out.
-    carriers : mapping of str to float
-        Charges of the mobile ions, for the conductivity.
-    reference : "all", "none" or sequence of str
-        What the drift is taken from; see `asenequip.interface.snapshots.stream`.
-    bins : int
-        Of the profiles.
-    smooth : float
-        See `asenequip.interface.profiles.find_fronts`, Angstrom.
-    lags : int, optional
-        Longest time difference of diffusion in frames; a 24th of the trajectory unless given.
-    layer : float
-        Half the width of the layers about the interfaces in which diffusion is told apart, Angstrom.
-    structure_every : int
-        Frames between two looks at structure: radial distribution, order, phases, bonds.
-    classes_every : int, optional
-        Frames between two looks at classes; every frame below 100,000 atoms, else as for structure.
-    plane : float
-        Width of the layers whose creep is followed, Angstrom.
-    nonaffine : float
-        Radius of the surroundings whose non-affine motion is followed, Angstrom; 0, and large cells, leave it out.
-    cutoff : float
-        Of the radial distribution, Angstrom.
-    skip : float
-        Share of the trajectory at the start that is left out of growth: heating, relaxing.
-    seed : int
-        Of the samples of centres.
-    """
-
-    rules: Sequence[Rule] | None = None
-    classes: Grouping | None = None
-    electrode: Sequence[str] | None = None
-    electrolyte: Sequence[str] | None = None
-    bonds: Sequence[tuple[str, str, float, float]] = (("P", "S", 2.6, 3.0),)
-    references: Sequence[str] = REFERENCES
-    carriers: Mapping[str, float] = field(default_factory=lambda: {"Li": 1.0})
-    reference: str | Sequence[str] = "all"
-    bins: int = 100
-    smooth: float = 1.5
-    lags: int | None = None
-    layer: float = 5.0
-    structure_every: int = 10
-    classes_every: int | None = None
-    plane: float = 3.5
-    nonaffine: float = 4.5
-    cutoff: float = 6.0
-    skip: float = 0.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,7 +40,7 @@ class Analysis:
     times : (float, float)
         First and last, ps.
     temperature : float
-        Mean kinetic temperature of the frames, K; NaN without velocities.
+        That of the choices, or the mean kinetic temperature of the frames, K; NaN without velocities.
     volume : float
         Mean, Angstrom^3.
     largest_step : float
@@ -157,11 +89,14 @@ class Analysis:
 
 
 def analyse(
-    frames: str | os.PathLike[str] | Iterable[Atoms],
+    frames: Frames,
     *,
     index: str = ":",
     interval: float | None = None,
-    choices: Choices = Choices(),
+    timestep: float | None = None,
+    start: Atoms | None = None,
+    normal: str = "c",
+    choices: Choices | None = None,
     watch: Callable[[int], None] | None = None,
 ) -> Analysis:
     """Analyse a trajectory in one pass; the memory does not grow with its length.
@@ -169,10 +104,11 @@ def analyse(
     Parameters
     ----------
     frames : path or iterable of ase.Atoms
-        Where the first frame has the tags of `build_interface`, layers and creep follow them.
-    index, interval
-        See `asenequip.interface.snapshots.stream`.
-    choices : Choices
+        Where the first frame has the tags of `build_interface`, 1 in the electrode and 2 in the electrolyte, layers and
+        creep follow them.
+    index, interval, timestep, start, normal
+        See `asenequip.interface.snapshots.stream`; ``start`` can bring the tags.
+    choices : Choices, optional
     watch : callable, optional
         Gets the number of frames done.
 
@@ -184,11 +120,13 @@ def analyse(
     ------
     ValueError
     """
+    choices = choices or Choices()
     lags = choices.lags
     if lags is None:
         lags = max(3, count_frames(frames, index) // 24)
     work: _Work | None = None
-    for snapshot in stream(frames, index=index, interval=interval, reference=choices.reference):
+    options: dict[str, Any] = {"index": index, "interval": interval, "timestep": timestep}
+    for snapshot in stream(frames, **options, start=start, normal=normal, reference=choices.reference):
         if work is None:
             work = _Work(snapshot, choices, lags)
         work.add(snapshot)
@@ -199,55 +137,30 @@ def analyse(
     return work.result()
 
 
-def count_frames(frames: str | os.PathLike[str] | Iterable[Atoms], index: str = ":") -> int:
-    """How many frames a file or list has; a file of text is read through once for it."""
-    if not isinstance(frames, (str, os.PathLike)):
-        if not isinstance(frames, Sized):
-            raise parameter_error(
-                "choices",
-                "analyse",
-                "with 'lags', where frames come from a generator",
-                "lags=None",
-                "Give Choices(lags=...).",
-            )
-        return len(frames)
-    path = os.fspath(frames)
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"There is no file '{path}'. Check the path.")
-    if path.endswith(".traj"):
-        from ase.io.trajectory import Trajectory
-
-        with Trajectory(path) as file:
-            total = len(file)
-        bounds = [int(part) if part else None for part in index.split(":")]
-        return len(range(total)[slice(*bounds)])
-    from ase.io import iread
-
-    return sum(1 for _ in iread(path, index=index))
-
-
 class _Work:
     """The analyses of one trajectory, fed together."""
 
     def __init__(self, first: Snapshot, choices: Choices, lags: int) -> None:
+        if first.atoms.cell.rank < 3:
+            remedy = "Give a slab one across its plane: atoms.center(vacuum=10, axis=2)."
+            raise parameter_error("frames", "analyse", "with three lattice vectors", first.atoms.cell.tolist(), remedy)
         self.choices, self.first, self.lags = choices, first.atoms.copy(), lags
         species = sorted(set(first.atoms.get_chemical_symbols()))
-        self.grouping = choices.classes or Environments(_rules(choices, species))
+        self.grouping = choices.classes or Environments(choices.rules or usual_rules(species))
         self.species, self.classes = Profiles(choices.bins), Profiles(choices.bins, grouping=self.grouping)
         large = len(first.atoms) > LARGE
         every = lags // 2 if large else None
         self.classes_every = choices.classes_every or (choices.structure_every if large else 1)
         self.diffusion = Diffusion(lags, every=every)
-        edges = self._edges(first)
-        self.electrolyte_share = 1.0 if edges is None else edges[2] - edges[1]
-        names = ("lower interface", "electrolyte", "upper interface", "electrode")
         carriers = [symbol for symbol in choices.carriers if symbol in species] or species
-        self.layers = None if edges is None else Diffusion(lags, every=every, grouping=by_layer(carriers, edges, names))
+        layers = self._layers(first)
+        self.electrolyte_share = 1.0 if layers is None else layers[0]
+        self.layers = None if layers is None else Diffusion(lags, every=every, grouping=by_layer(carriers, *layers[1:]))
         self.radial = Radial(choices.cutoff, seed=choices.seed)
         self.order = Order(self.grouping, seed=choices.seed)
         self.populations = Populations(self.grouping)
-        known = [name for name in choices.references if set(name_elements(name)) <= set(species)]
-        self.phases = Phases(self.grouping, make_references(known), seed=choices.seed)
+        known = usual_references(species) if choices.references is None else choices.references
+        self.phases = Phases(self.grouping, make_references(known, elements=species), seed=choices.seed)
         pairs = [bond for bond in choices.bonds if {bond[0], bond[1]} <= set(species)]
         self.bonds = {f"{bond[0]}-{bond[1]}": Bonds(*bond) for bond in pairs}
         electrode = first.atoms.get_tags() == ELECTRODE
@@ -262,16 +175,24 @@ class _Work:
         self._before: np.ndarray | None = None
         self._times = (first.time, first.time)
 
-    def _edges(self, first: Snapshot) -> list[float] | None:
-        """Borders of the layers about the interfaces, as shares of the cell; None without tags."""
+    def _layers(self, first: Snapshot) -> tuple[float, list[float], list[str]] | None:
+        """Share of the electrolyte in the cell, borders of the layers about the interfaces as shares, and their names.
+
+        None without tags, or if the layers overlap.
+        """
         tags = first.atoms.get_tags()
-        if set(np.unique(tags)) != {ELECTRODE, ELECTROLYTE}:
+        if not {ELECTRODE, ELECTROLYTE} <= set(np.unique(tags)):
             return None
-        heights = first.heights[tags == ELECTROLYTE]
+        heights = contiguous(first.heights[tags == ELECTROLYTE], first.length)
         half = self.choices.layer
         edges = np.array([heights.min() - half, heights.min() + half, heights.max() - half, heights.max() + half])
         edges /= first.length
-        return edges.tolist() if (np.diff(edges) > 0).all() and edges[0] >= 0 and edges[-1] <= 1 else None
+        if not (np.diff(edges) > 0).all() or edges[3] - edges[0] >= 1:
+            return None
+        share, edges = float(edges[2] - edges[1]), np.mod(edges, 1.0)
+        names = ("lower interface", "electrolyte", "upper interface", "electrode")
+        order = np.argsort(edges)
+        return share, edges[order].tolist(), [names[k] for k in order]
 
     def add(self, snapshot: Snapshot) -> None:
         self._note(snapshot)
@@ -288,7 +209,8 @@ class _Work:
         atoms = snapshot.atoms
         self.frames += 1
         self._times = (self._times[0], snapshot.time)
-        self._kelvin += atoms.get_temperature() if atoms.has("momenta") else np.nan
+        told = self.choices.temperature
+        self._kelvin += (atoms.get_temperature() if atoms.has("momenta") else np.nan) if told is None else told
         self._volume += atoms.get_volume()
         if self._before is not None:
             step = np.abs(snapshot.unwrapped - self._before).max()
@@ -326,13 +248,16 @@ class _Work:
         )
 
     def _interphase(self, profile: ProfileResult, missing: list[str]) -> tuple[dict[str, Fronts], np.ndarray | None]:
-        sides = {"electrode": self.choices.electrode, "electrolyte": self.choices.electrolyte}
-        sides = {k: _default_side(k, profile.names, self.first) if v is None else v for k, v in sides.items()}
+        given = {"electrode": self.choices.electrode, "electrolyte": self.choices.electrolyte}
+        usual = usual_sides(profile.names, self.first)
+        sides = {side: usual[side] if names is None else names for side, names in given.items()}
         fronts = {}
         for side, groups in sides.items():
-            present = [name for name in groups or () if name in profile.names]
+            present = [name for name in groups if name in profile.names]
             if not present or not profile.series[:, [profile.names.index(n) for n in present]].any():
-                missing.append(f"No front of the {side}: no atoms in its classes.")
+                missing.append(
+                    f"No front of the {side}: no atoms in its classes, {', '.join(groups) or 'which are not known'}."
+                )
                 continue
             fronts[side] = find_fronts(profile, present, smooth=self.choices.smooth)
         if len(fronts) < 2:
@@ -353,33 +278,13 @@ class _Work:
         return {side: fit_growth(times, series) for side, series in sides.items() if side not in still}
 
 
-def name_elements(formula: str) -> list[str]:
-    """Elements of a formula."""
-    from ase.formula import Formula
-
-    return list(Formula(formula).count())
-
-
-def _rules(choices: Choices, species: list[str]) -> Sequence[Rule]:
-    if choices.rules is not None:
-        return choices.rules
-    return ARGYRODITE if {"P", "S"} <= set(species) else [Rule(symbol, symbol) for symbol in species]
-
-
-def _default_side(side: str, names: list[str], first: Atoms) -> list[str]:
-    """Classes of a side: metal and intact thiophosphate, or the elements that only this side has."""
-    defaults = {"electrode": ["Li metal"], "electrolyte": ["P in PS4"]}
-    if defaults[side][0] in names:
-        return defaults[side]
-    sides = (ELECTRODE, ELECTROLYTE) if side == "electrode" else (ELECTROLYTE, ELECTRODE)
-    mine, other = (set(first.symbols[first.get_tags() == tag]) for tag in sides)
-    return sorted(mine - other)
-
-
 def _try(analysis: Any, missing: list[str]) -> Any:
     """The result, or None with the reason noted."""
     if analysis is None:
-        missing.append("No layers: the first frame has no tags of electrode and electrolyte, or these are too thin.")
+        missing.append(
+            "No layers: the first frame has no tags of electrode and electrolyte (the start can bring them), or these "
+            "are too thin."
+        )
         return None
     try:
         return analysis.result()

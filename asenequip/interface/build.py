@@ -9,8 +9,8 @@ from ase import Atoms
 from ase.build import make_supercell
 
 from asenequip.errors import parameter_error
-from asenequip.interface.crystals import make_crystal
-from asenequip.interface.disorder import exchange, occupy, remove_atoms
+from asenequip.interface.crystals import make_crystal, with_sites
+from asenequip.interface.disorder import exchange, occupy, remove_atoms, share_sites
 from asenequip.interface.matching import Match, find_matches
 from asenequip.interface.pairs import NeighbourSearch
 from asenequip.interface.slabs import cut, orient, terminations
@@ -19,6 +19,8 @@ ELECTRODE, ELECTROLYTE = 1, 2
 """Tags of the atoms; ASE keeps them in all its trajectories."""
 _STEP, _MOST = 0.05, 4.0
 """Angstrom: by how much the gap is widened at a time where atoms are too close, and by how much at most."""
+VACUUM = 6.0
+"""Angstrom: planes of a periodic structure that are farther from each other have a vacuum between them."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,19 @@ class Side:
     Attributes
     ----------
     crystal : str or ase.Atoms
-        A name of `asenequip.interface.crystals.PROTOTYPES`, or a periodic structure.
+        A name that `asenequip.interface.crystals.make_crystal` knows, or a structure: a periodic crystal, or a slab.
+        Sites that a CIF file says to be half occupied or shared by elements are so. A slab, with a vacuum above it or
+        periodic in its plane only, is taken once, as it is.
     miller : (int, int, int)
-        Plane of the interface.
+        Plane of the interface, in the vectors of the structure; (0, 0, 1) for a slab that has a vacuum in its cell.
     thickness : float
         Angstrom; rounded to whole repeats of the crystal along the normal, at least one. Of the electrode, half lies
         on either side of the electrolyte.
     termination : int
         Number in the list of `asenequip.interface.slabs.terminations`; 0 breaks the fewest bonds.
     exchange : (int, int, float), optional
-        Two sites of the crystal and the degree to which their atoms change places.
+        Two sites of the crystal and the degree to which their atoms change places. Sites are numbered in the order of
+        publication, or by the array ``site``; see `asenequip.interface.crystals.with_sites`.
     vacancies : float
         Share of all atoms that are taken out at random.
     """
@@ -49,9 +54,22 @@ class Side:
     exchange: tuple[int, int, float] | None = None
     vacancies: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not self.thickness > 0:
+            raise parameter_error("thickness", "Side", "a float > 0, Angstrom", self.thickness)
+        if not 0 <= self.vacancies < 1:
+            raise parameter_error("vacancies", "Side", "a float in [0, 1)", self.vacancies)
+
     def unit(self) -> Atoms:
         """One repeat of the oriented crystal, all sites occupied."""
-        return orient(make_crystal(self.crystal) if isinstance(self.crystal, str) else self.crystal, self.miller)
+        crystal = make_crystal(self.crystal) if isinstance(self.crystal, str) else with_sites(self.crystal)
+        miller = self.miller
+        if crystal.pbc.tolist() == [True, True, False]:
+            crystal.center(vacuum=VACUUM, axis=2)
+            crystal.pbc, miller = True, (0, 0, 1)
+        unit = orient(crystal, miller)
+        unit.info["shares"] = crystal.info.get("shares", {})
+        return unit
 
 
 def build_interface(
@@ -97,6 +115,16 @@ def build_interface(
     ValueError
         For a parameter out of range, or if no common supercell is as good as asked.
     """
+    for name, value in (
+        ("gap", gap),
+        ("min_distance", min_distance),
+        ("max_area", max_area),
+        ("max_misfit", max_misfit),
+    ):
+        if not value > 0:
+            raise parameter_error(name, "build_interface", "a float > 0", value)
+    if not all(isinstance(n, (int, np.integer)) and n > 0 for n in repeat) or len(repeat) != 2:
+        raise parameter_error("repeat", "build_interface", "two integers > 0", repeat)
     rng = np.random.default_rng(seed)
     units = electrode.unit(), electrolyte.unit()
     match = choose_match(units[0], units[1], max_area=max_area, max_misfit=max_misfit, share=share)
@@ -148,20 +176,20 @@ def _slab(
     if not 0 <= side.termination < len(places):
         raise parameter_error("termination", "Side", f"an integer from 0 to {len(places) - 1}", side.termination)
     height = unit.cell.array[2, 2]
-    layers = max(1, round(side.thickness / height))
+    alone = max(place.spacing for place in places) > VACUUM
+    layers = 1 if alone else max(1, round(side.thickness / height))
     whole = make_supercell(unit, np.block([[matrix, np.zeros((2, 1), int)], [np.zeros((1, 2), int), np.eye(1)]]))
     lattice = whole.cell.array
     third = lattice[2, :2] @ np.linalg.inv(lattice[:2, :2]) @ cell
     whole.set_cell([[*cell[0], 0.0], [*cell[1], 0.0], [*third, height]], scale_atoms=True)
-    whole = whole.repeat((*repeat, layers))
+    whole = share_sites(whole.repeat((*repeat, layers)), unit.info["shares"], rng)
     if side.exchange is not None:
         first, second, degree = side.exchange
         whole = exchange(whole, (first, second), degree, rng)
     whole = occupy(whole, rng)
     slab = cut(whole, places[side.termination].height)
     if side.vacancies:
-        keep = remove_atoms(slab, _one_element(slab), side.vacancies, rng)
-        slab = keep
+        slab = remove_atoms(slab, _one_element(slab), side.vacancies, rng)
     slab.info = {"repeats": layers}
     return slab
 

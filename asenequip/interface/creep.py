@@ -8,7 +8,7 @@ import numpy as np
 
 from asenequip.errors import parameter_error
 from asenequip.interface.pairs import NeighbourSearch
-from asenequip.interface.snapshots import Snapshot
+from asenequip.interface.snapshots import Snapshot, contiguous
 from asenequip.interface.statistics import Estimate, TimeBlocks, from_blocks
 
 
@@ -19,12 +19,14 @@ class CreepResult:
     Attributes
     ----------
     heights : (n_layers,) float64
-        Mean height of each layer at the start, Angstrom.
+        Mean height of each layer at the start, Angstrom, rising; below zero for what is beyond the boundary of the cell
+        in an electrode that goes across it.
     atoms : (n_layers,) int64
     times : (n_times,) float64
         ps.
     displacement : (n_times, n_layers, 3) float64
-        Mean displacement of each layer since the start, Angstrom.
+        Mean displacement of each layer since the start, Angstrom: along the first lattice vector, in the plane at right
+        angles to it, and across (`Snapshot.axes`), as all vectors here.
     velocity : Estimate
         Steady drift of each layer, (n_layers, 3), Angstrom/ps.
     strain_rate : Estimate
@@ -86,7 +88,7 @@ class Creep:
         """Take the next snapshot."""
         if self._start is None:
             self._begin(snapshot)
-        moved = (snapshot.unwrapped - self._start)[self._members]
+        moved = (snapshot.unwrapped - self._start)[self._members] @ self._axes.T
         sums = [np.bincount(self._layer, moved[:, a], minlength=self._count) for a in range(3)]
         mean = np.stack(sums, axis=1) / self.atoms[:, None]
         self._series.add(snapshot.time, mean)
@@ -104,17 +106,18 @@ class Creep:
         chosen = np.ones(len(self._start), bool) if self.chosen is None else np.asarray(self.chosen, bool)
         if not chosen.any():
             raise parameter_error("chosen", "Creep", "at least one atom", "none")
-        self._members = np.flatnonzero(chosen)
-        heights = snapshot.heights[self._members]
-        layers = max(1, round(snapshot.length / self.width))
-        bins = np.minimum((heights / snapshot.length * layers).astype(np.int64), layers - 1)
+        self._members, self._axes = np.flatnonzero(chosen), snapshot.axes
+        heights = contiguous(snapshot.heights[self._members], snapshot.length)
+        width = snapshot.length / max(1, round(snapshot.length / self.width))
+        # planes of a crystal shall lie in the middle of the layers, not on a border where vibrations divide them
+        middle = np.angle(np.exp(2j * np.pi * heights / width).mean()) / (2 * np.pi)
+        bins = np.floor(heights / width - middle + 0.5).astype(np.int64)
         _, self._layer, self.atoms = np.unique(bins, return_inverse=True, return_counts=True)
         self._count = len(self.atoms)
         self.heights = np.bincount(self._layer, heights) / self.atoms
         if self.neighbours:
             search = NeighbourSearch(snapshot.atoms, self.neighbours, chosen)
             self._one, self._two, self._bond = search.vectors(self._members)
-            self._cell = snapshot.atoms.cell.array
 
     def _nonaffine(self, snapshot: Snapshot) -> np.ndarray:
         """Mean D^2_min of each layer: M. L. Falk, J. S. Langer, Phys. Rev. E 57, 7192 (1998), equations 2.11-2.14."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from ase.build import bulk
+from ase.data import atomic_numbers, reference_states
 from ase.spacegroup import crystal
 
 from asenequip.errors import parameter_error
@@ -48,13 +50,13 @@ PROTOTYPES = {
         225,
         _cubic(3.615),
         (("Cu", (0.0, 0.0, 0.0), 1.0),),
-        "M. E. Straumanis and L. S. Yu, Acta Crystallogr. A 25, 676 (1969)",
+        "R. W. G. Wyckoff, Crystal Structures 1 (Interscience, 1963): 3.61496",
     ),
     "Ni": Prototype(
         225,
         _cubic(3.524),
         (("Ni", (0.0, 0.0, 0.0), 1.0),),
-        "R. W. G. Wyckoff, Crystal Structures 1 (Interscience, 1963)",
+        "R. W. G. Wyckoff, Crystal Structures 1 (Interscience, 1963): 3.52387",
     ),
     "Li2S": Prototype(
         225,
@@ -66,7 +68,8 @@ PROTOTYPES = {
         225,
         _cubic(5.13),
         (("Cl", (0.0, 0.0, 0.0), 1.0), ("Li", (0.5, 0.5, 0.5), 1.0)),
-        "R. W. G. Wyckoff, Crystal Structures 1 (Interscience, 1963)",
+        "R. W. G. Wyckoff, Crystal Structures 1 (Interscience, 1963); 5.14 in K. S. Song and R. T. Williams, "
+        "Self-Trapped Excitons (2nd edition, Springer, 1996), table 5.7",
     ),
     "Li3P": Prototype(
         194,
@@ -101,7 +104,7 @@ def make_crystal(name: str) -> Atoms:
     Parameters
     ----------
     name : str
-        One of `PROTOTYPES`.
+        One of `PROTOTYPES`, or an element that is fcc, bcc, hcp or diamond in ASE's reference states.
 
     Returns
     -------
@@ -116,10 +119,7 @@ def make_crystal(name: str) -> Atoms:
         For an unknown name.
     """
     if name not in PROTOTYPES:
-        known = ", ".join(sorted(PROTOTYPES))
-        raise parameter_error(
-            "name", "make_crystal", f"one of {known}", name, "Read other crystals from a file with ase.io.read."
-        )
+        return _element(name)
     prototype = PROTOTYPES[name]
     parts = []
     for number, (symbol, position, occupancy) in enumerate(prototype.sites):
@@ -133,3 +133,55 @@ def make_crystal(name: str) -> Atoms:
         atoms += part
     atoms.info["source"] = prototype.source
     return atoms
+
+
+def _element(symbol: str) -> Atoms:
+    """The crystal of an element in the state that ASE's reference data have it in."""
+    state = reference_states[atomic_numbers[symbol]] if symbol in atomic_numbers else None
+    kind = (state or {}).get("symmetry")
+    if kind not in ("fcc", "bcc", "hcp", "diamond"):
+        raise parameter_error(
+            "name",
+            "make_crystal",
+            f"one of {', '.join(sorted(PROTOTYPES))}, or an element whose crystal is fcc, bcc, hcp or diamond",
+            symbol,
+            "Read other crystals from a file with ase.io.read.",
+        )
+    atoms = bulk(symbol, cubic=kind != "hcp")
+    atoms = Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=True)
+    atoms.set_array("site", np.zeros(len(atoms), np.int64))
+    atoms.set_array("occupancy", np.ones(len(atoms)))
+    atoms.info["source"] = "N. W. Ashcroft and N. D. Mermin, Solid State Physics (1976), as in ase.data"
+    return atoms
+
+
+def with_sites(atoms: Atoms) -> Atoms:
+    """Make a copy of any crystal with the arrays ``site`` and ``occupancy``, from what ASE reads out of a CIF file.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        Where it has these arrays, they are kept. Else its sites are those of the file (ASE's ``spacegroup_kinds``), or
+        its elements where it does not say them; sites that the file says to be partly occupied are so.
+
+    Returns
+    -------
+    ase.Atoms
+        Where elements share a site, ``info["shares"]`` has {site: {element: share of its atoms}}; see
+        `asenequip.interface.disorder.share_sites`.
+    """
+    found = atoms.copy()
+    kinds = atoms.arrays.get("spacegroup_kinds")
+    if "site" not in found.arrays:
+        found.set_array(
+            "site", np.unique(atoms.numbers, return_inverse=True)[1] if kinds is None else kinds.astype(int)
+        )
+    told = atoms.info.get("occupancy")
+    if "occupancy" in found.arrays or kinds is None or not told:
+        return found
+    totals = {int(kind): sum(shares.values()) for kind, shares in told.items()}
+    found.set_array("occupancy", np.array([round(totals[kind], 3) for kind in kinds.tolist()]))
+    shared = {int(k): shares for k, shares in told.items() if len(shares) > 1 and int(k) in kinds}
+    if shared:
+        found.info["shares"] = {k: {s: x / totals[k] for s, x in shares.items()} for k, shares in shared.items()}
+    return found

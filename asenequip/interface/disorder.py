@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from ase import Atoms
 
@@ -40,7 +42,10 @@ def occupy(atoms: Atoms, rng: np.random.Generator) -> Atoms:
         return atoms.copy()
     occupancy = atoms.arrays["occupancy"]
     if not np.isin(occupancy, (0.5, 1.0)).all():
-        raise parameter_error("atoms", "occupy", "occupancies of 1 or 1/2", sorted(set(occupancy.tolist())))
+        remedy = "Round them in the array 'occupancy', or take atoms out beforehand and set it to 1."
+        raise parameter_error(
+            "atoms", "occupy", "with occupancies of 1 or 1/2", sorted(set(occupancy.tolist())), remedy
+        )
     half = np.flatnonzero(occupancy == 0.5)
     if not len(half):
         return atoms.copy()
@@ -114,7 +119,7 @@ def exchange(atoms: Atoms, sites: tuple[int, int], degree: float, rng: np.random
         raise parameter_error("degree", "exchange", "a float from 0 to 1", degree)
     if "site" not in atoms.arrays:
         raise parameter_error(
-            "atoms", "exchange", "atoms with an array 'site'", "none", "Build them with make_crystal."
+            "atoms", "exchange", "atoms with an array 'site'", "none", "Set it: atoms.set_array('site', numbers)."
         )
     mixed = atoms.copy()
     first, second = (np.flatnonzero(atoms.arrays["site"] == site) for site in sites)
@@ -126,6 +131,31 @@ def exchange(atoms: Atoms, sites: tuple[int, int], degree: float, rng: np.random
     numbers = mixed.numbers.copy()
     numbers[one], numbers[two] = atoms.numbers[two], atoms.numbers[one]
     mixed.numbers = numbers
+    return mixed
+
+
+def share_sites(atoms: Atoms, shares: Mapping[int, Mapping[str, float]], rng: np.random.Generator) -> Atoms:
+    """Give the atoms of sites that elements share their elements, at random, as many of each as its share says.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        With the array ``site``; not changed.
+    shares : dict of int to dict of str to float
+        Of each shared site, the elements and their shares, which sum to 1.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ase.Atoms
+        Same positions.
+    """
+    mixed = atoms.copy()
+    for site, parts in shares.items():
+        mine = rng.permutation(np.flatnonzero(atoms.arrays["site"] == site))
+        ends = np.round(np.cumsum(list(parts.values())) * len(mine)).astype(int)
+        for symbol, part in zip(parts, np.split(mine, ends[:-1]), strict=True):
+            mixed.symbols[part] = symbol
     return mixed
 
 

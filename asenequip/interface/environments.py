@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, covalent_radii
 
 from asenequip.errors import parameter_error
 from asenequip.interface.pairs import NeighbourSearch
+from asenequip.interface.slabs import NONMETALS
 from asenequip.interface.snapshots import Grouping, Labels, Snapshot
 
 
@@ -48,6 +49,36 @@ ARGYRODITE = (
     Rule("Li ionic", "Li"),
 )
 """For Li | Li6PS5Cl and other lithium thiophosphates. P-S is 2.05 Angstrom, Li-S 2.4, Li-Cl 2.6."""
+_IONIC = 1.45
+"""A metal is ionic with a non-metal within this times the largest sum of their covalent radii; 3.4 for Li and P."""
+
+
+def usual_rules(elements: Sequence[str]) -> tuple[Rule, ...]:
+    """Make the rules of any interface: metal or ion for each metal, thiophosphates apart, other non-metals by element.
+
+    Parameters
+    ----------
+    elements : sequence of str
+        Those that occur.
+
+    Returns
+    -------
+    tuple of Rule
+        For Li, P, S and Cl they sort as `ARGYRODITE` does. Metals alone, such as an alloy, are told by element.
+    """
+    nonmetals = [symbol for symbol in elements if atomic_numbers[symbol] in NONMETALS]
+    thiophosphate = {"P", "S"} if {"P", "S"} <= set(elements) else set()
+    rules = [rule for rule in ARGYRODITE if rule.element in thiophosphate]
+    rules += [Rule(symbol, symbol) for symbol in nonmetals if symbol not in thiophosphate]
+    for metal in (symbol for symbol in elements if symbol not in nonmetals):
+        if not nonmetals:
+            rules.append(Rule(metal, metal))
+            continue
+        sums = [covalent_radii[[atomic_numbers[metal], atomic_numbers[symbol]]].sum() for symbol in nonmetals]
+        cutoff = round(_IONIC * float(max(sums)), 1)
+        rules.append(Rule(f"{metal} metal", metal, tuple(nonmetals), cutoff, 0, 0))
+        rules.append(Rule(f"{metal} ionic", metal))
+    return tuple(rules)
 
 
 class Environments:
@@ -101,6 +132,11 @@ def by_cluster(names: Sequence[str]) -> Grouping:
             raise ValueError(
                 "The frames have no array 'cluster'.\nLabel them with asenequip cluster, or leave the classes to bonds."
             )
-        return snapshot.atoms.arrays["cluster"].astype(np.int64), list(names)
+        labels = snapshot.atoms.arrays["cluster"].astype(np.int64)
+        if labels.max(initial=-1) >= len(names):
+            raise parameter_error(
+                "names", "by_cluster", f"at least {labels.max() + 1}, one for each cluster", list(names)
+            )
+        return labels, list(names)
 
     return group

@@ -48,7 +48,9 @@ def warnings_of(analysis: Analysis) -> list[str]:
             found += _diffusion(name, result)
     found += _growth(analysis)
     if not np.isfinite(analysis.temperature):
-        found.append("The frames have no velocities, so neither temperature nor conductivity is known.")
+        found.append(
+            "The frames have no velocities, so neither temperature nor conductivity is known; say the temperature."
+        )
     unnamed = [phase.group for phase in analysis.phases if not phase.crystal]
     if unnamed:
         found.append(f"Unlike all references: {', '.join(unnamed)}. Another crystal, a glass, or an average over both.")

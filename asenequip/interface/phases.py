@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
-from asenequip.errors import parameter_error
-from asenequip.interface.crystals import PROTOTYPES, make_crystal
-from asenequip.interface.disorder import occupy
+from asenequip.interface.crystals import make_crystal, with_sites
+from asenequip.interface.disorder import occupy, share_sites
 from asenequip.interface.pairs import NeighbourSearch
 from asenequip.interface.slabs import NONMETALS
 from asenequip.interface.snapshots import Grouping, Snapshot
@@ -79,26 +79,35 @@ class Reference:
     fingerprints: np.ndarray
 
 
-def make_references(names: Sequence[str], seed: int = 0) -> list[Reference]:
-    """Fingerprints of all sites of named crystals, strained by up to 6 percent.
+def make_references(
+    crystals: Sequence[str | Atoms], seed: int = 0, elements: Sequence[str] | None = None
+) -> list[Reference]:
+    """Fingerprints of all sites of crystals, strained by up to 6 percent.
 
     Parameters
     ----------
-    names : sequence of str
-        Of `asenequip.interface.crystals.PROTOTYPES`.
+    crystals : sequence of str or ase.Atoms
+        Names that `asenequip.interface.crystals.make_crystal` knows, or periodic structures, which are called by
+        their ``info["name"]`` or their formula.
     seed : int
-        Of half-occupied sites.
+        Of half-occupied and shared sites.
+    elements : sequence of str, optional
+        Crystals with any other element are left out.
     """
     found = []
-    for name in names:
-        if name not in PROTOTYPES:
-            raise parameter_error("names", "make_references", f"of {', '.join(PROTOTYPES)}", name)
-        atoms = occupy(make_crystal(name).repeat(2), np.random.default_rng(seed))
+    for given in crystals:
+        crystal = make_crystal(given) if isinstance(given, str) else with_sites(given)
+        if elements is not None and not set(crystal.symbols) <= set(elements):
+            continue
+        rng = np.random.default_rng(seed)
+        atoms = occupy(share_sites(crystal.repeat(2), crystal.info.get("shares", {}), rng), rng)
+        formula = atoms.symbols.formula.reduce()[0].format("metal")
+        name = given if isinstance(given, str) else str(given.info.get("name", formula))
         sites = atoms.arrays["site"]
-        symbols = [PROTOTYPES[name].sites[k][0] for k in range(sites.max() + 1)]
-        for number, symbol in enumerate(symbols):
-            rank = symbols[: number + 1].count(symbol)
-            label = symbol if symbols.count(symbol) == 1 else f"{symbol} {rank}"
+        numbers = np.unique(sites)
+        symbols = [Counter(atoms.symbols[sites == number]).most_common(1)[0][0] for number in numbers]
+        for rank, (number, symbol) in enumerate(zip(numbers, symbols, strict=True), start=1):
+            label = symbol if symbols.count(symbol) == 1 else f"{symbol} {symbols[:rank].count(symbol)}"
             centres = np.flatnonzero(sites == number)
             centres = centres[:: max(1, len(centres) // ENOUGH)]
             rows = []
@@ -106,8 +115,7 @@ def make_references(names: Sequence[str], seed: int = 0) -> list[Reference]:
                 moved = atoms.copy()
                 moved.set_cell(atoms.cell.array * (1 + strain), scale_atoms=True)
                 rows.append(fingerprint(moved, centres))
-            nonmetal = bool(np.isin(atoms.numbers[sites == number][0], list(NONMETALS)))
-            found.append(Reference(name, label, nonmetal, np.array(rows)))
+            found.append(Reference(name, label, atomic_numbers[symbol] in NONMETALS, np.array(rows)))
     return found
 
 

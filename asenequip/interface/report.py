@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -84,8 +85,9 @@ def render(summary: Mapping[str, Any], title: str = "Interface study") -> str:
     )
 
 
-def write_report(summary: Mapping[str, Any], path: Path, title: str = "Interface study") -> Path:
+def write_report(summary: Mapping[str, Any], path: str | os.PathLike[str], title: str = "Interface study") -> Path:
     """Write the page; a file that exists is not overwritten."""
+    path = Path(path)
     write_new(path, render(summary, title).encode())
     return path
 

@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from asenequip.errors import parameter_error
+from asenequip.integrators import Settings
 from asenequip.md import Guards, read_settings, run_md
+from asenequip.restart import read_state
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def run_stages(
     """Run stages in a folder, or go on with them there.
 
     A finished stage is not run again; one that was interrupted goes on from its state exactly; a later call with more
-    steps for the last stage makes that longer. The tags of the atoms go along.
+    steps for the last stage makes that longer. Other atoms, or other settings than a stage began with, are refused. The
+    tags of the atoms go along.
 
     Parameters
     ----------
@@ -115,11 +119,12 @@ def run_stages(
         tell = None if watch is None else partial(watch, stage.name)
         state = place / f"{stage.name}.restart"
         if state.exists():
-            done = read_settings(state)[1]["step"]
-            if done < stage.steps:
-                current = run_md(None, calculator, steps=stage.steps, restart=state, guards=guards, watch=tell)
-            else:
-                current = _last(state)
+            settings, progress = read_settings(state)
+            last = read_state(state).atoms
+            _check_same(state, stage, settings, last, atoms)
+            if progress["step"] < stage.steps:
+                last = run_md(None, calculator, steps=stage.steps, restart=state, guards=guards, watch=tell)
+            current = last
             continue
         current = run_md(
             current,
@@ -137,7 +142,15 @@ def run_stages(
     return current
 
 
-def _last(state: Path) -> Atoms:
-    from asenequip.restart import read_state
-
-    return read_state(state).atoms
+def _check_same(state: Path, stage: Stage, settings: Settings, last: Atoms, start: Atoms) -> None:
+    """Refuse to go on with something else than what was begun."""
+    if not np.array_equal(last.numbers, start.numbers):
+        formulas = (atoms.symbols.get_chemical_formula() for atoms in (last, start))
+        raise ValueError("'{}' was begun with {}, not with {}.\nTake another folder.".format(state, *formulas))
+    for name, value in {"temperature": stage.temperature, **stage.options}.items():
+        begun = getattr(settings, name, value)
+        if begun != value:
+            raise ValueError(
+                f"'{state}' was begun with a {name} of {begun}, not of {value}.\n"
+                "Ask for the same, or take another folder."
+            )

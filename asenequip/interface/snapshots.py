@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,9 +12,12 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from asenequip.errors import parameter_error
 from asenequip.interface.pairs import NeighbourSearch
+from asenequip.interface.trajectory import Frames, open_frames
 
 NORMAL = 2
 """The axis across the layers: that of the third lattice vector."""
+_CLEARLY = 1.0
+"""Angstrom: how much wider than the gap at the boundary of the cell another one is that bounds a layer."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,16 @@ class Snapshot:
 
     @property
     def normal(self) -> np.ndarray:
-        """Unit vector across the layers, (3,) float64."""
+        """Unit vector across the layers, to where heights rise, (3,) float64."""
         cell = self.atoms.cell.array
         normal = np.cross(cell[0], cell[1])
-        return normal / np.linalg.norm(normal)
+        return normal * np.sign(cell[NORMAL] @ normal) / np.linalg.norm(normal)
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Unit vectors, (3, 3) float64, each a row: along the first lattice vector, in the plane, and the normal."""
+        along = self.atoms.cell.array[0] / np.linalg.norm(self.atoms.cell.array[0])
+        return np.array([along, np.cross(self.normal, along), self.normal])
 
     def search(self, cutoff: float) -> NeighbourSearch:
         """Neighbours among all atoms, up to the cutoff at least; one search serves all analyses of the snapshot."""
@@ -78,11 +86,14 @@ class Snapshot:
 
 
 def stream(
-    frames: str | os.PathLike[str] | Iterable[Atoms],
+    frames: Frames,
     *,
     index: str = ":",
     interval: float | None = None,
+    timestep: float | None = None,
     reference: Sequence[str] | str = "all",
+    start: Atoms | None = None,
+    normal: str = "c",
 ) -> Iterator[Snapshot]:
     """Read frames one after another and unwrap them.
 
@@ -93,14 +104,20 @@ def stream(
     Parameters
     ----------
     frames : path or iterable of ase.Atoms
-        Of the same atoms in the same order. A file is read frame by frame.
+        Of the same atoms in the same order. A file is read frame by frame; a dump of LAMMPS is put in the order of its
+        atoms' numbers.
     index : str
         ASE's slice of frames, where ``frames`` is a path.
     interval : float, optional
-        Time between two frames, ps; else each frame says its ``time_ps`` in its ``info``, as `run_md` writes it, and a
-        frame that is the one before once more is passed over.
+        Time between two of the frames that are taken, ps. Unless given, each frame says its ``time_ps`` in its
+        ``info``, as `run_md` writes it, or its step with ``timestep``; a frame that is the one before once more is
+        passed over then.
+    timestep : float, optional
+        Of the dynamics, fs, for frames that say their step as ``info["timestep"]``, as dumps of LAMMPS do.
     reference : "all", "none" or sequence of str
         Elements whose centre of mass stays where it is; all atoms by default.
+    start, normal
+        See `asenequip.interface.trajectory.open_frames`.
 
     Yields
     ------
@@ -111,7 +128,12 @@ def stream(
     ValueError
         If frames differ in their atoms, or have no time.
     """
-    source = _without_repeats(_read(frames, index)) if interval is None else _read(frames, index)
+    for name, value in (("interval", interval), ("timestep", timestep)):
+        if value is not None and not value > 0:
+            raise parameter_error(name, "stream", "a float > 0", value)
+    source = open_frames(frames, index=index, start=start, normal=normal)
+    if interval is None:
+        source = _without_repeats(source, timestep)
     wrapped = unwrapped = weights = first = numbers = None
     for number, atoms in enumerate(source):
         cell = atoms.cell.complete().array
@@ -133,25 +155,15 @@ def stream(
             unwrapped = unwrapped + step @ cell
         wrapped = now
         drift = weights @ unwrapped - first
-        yield Snapshot(number, _time(atoms, number, interval), atoms, unwrapped - drift, drift)
+        time = _time(atoms, timestep) if interval is None else number * interval
+        yield Snapshot(number, time, atoms, unwrapped - drift, drift)
 
 
-def _read(frames: str | os.PathLike[str] | Iterable[Atoms], index: str) -> Iterable[Atoms]:
-    if not isinstance(frames, (str, os.PathLike)):
-        return frames
-    if not os.path.exists(frames):
-        raise FileNotFoundError(f"There is no file '{os.fspath(frames)}'. Check the path.")
-    from ase.io import iread
-
-    return iread(os.fspath(frames), index=index)
-
-
-def _without_repeats(frames: Iterable[Atoms]) -> Iterator[Atoms]:
+def _without_repeats(frames: Iterable[Atoms], timestep: float | None) -> Iterator[Atoms]:
     """Pass over a frame that is the one before once more, as a run that was killed while it wrote can leave it."""
     before: Atoms | None = None
     for atoms in frames:
-        time = atoms.info.get("time_ps")
-        repeated = before is not None and time is not None and before.info.get("time_ps") == time
+        repeated = before is not None and _time(atoms, timestep) == _time(before, timestep)
         if before is None or not (repeated and np.array_equal(before.positions, atoms.positions)):
             yield atoms
         before = atoms
@@ -169,14 +181,38 @@ def _weights(atoms: Atoms, reference: Sequence[str] | str) -> np.ndarray:
     return masses / masses.sum()
 
 
-def _time(atoms: Atoms, number: int, interval: float | None) -> float:
-    if interval is not None:
-        return number * interval
+def _time(atoms: Atoms, timestep: float | None) -> float:
+    if timestep is not None and "timestep" in atoms.info:
+        return float(atoms.info["timestep"]) * timestep / 1000
     if "time_ps" not in atoms.info:
         raise ValueError(
-            "The frames do not say their time ('time_ps' in info).\nGive the time between two frames: interval, in ps."
+            "The frames do not say their time ('time_ps' in info).\n"
+            "Give the time between two frames that are taken, in ps: interval. For a dump of LAMMPS: timestep, in fs."
         )
     return float(atoms.info["time_ps"])
+
+
+def contiguous(heights: np.ndarray, length: float) -> np.ndarray:
+    """Heights of a layer without the jump where it goes across the boundary of the cell.
+
+    Parameters
+    ----------
+    heights : (n,) float64
+        Of its atoms, in [0, length), Angstrom.
+    length : float
+        Of the cell, Angstrom.
+
+    Returns
+    -------
+    (n,) float64
+        What is above the widest gap between atoms comes down by ``length``, where that gap is clearly the widest.
+    """
+    order = np.sort(heights)
+    gaps = np.diff(order, append=order[0] + length)
+    widest = int(gaps.argmax())
+    if gaps[widest] < gaps[-1] + _CLEARLY:
+        return heights
+    return np.where(heights > order[widest], heights - length, heights)
 
 
 # -- groups of atoms --------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,14 @@ def summarise(analysis: Analysis, provenance: Mapping[str, Any] | None = None) -
     return plain
 
 
-def write_tables(summary: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_tables(summary: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[Path]:
     """Write ``analysis.json`` and the tables as CSV into a folder; nothing there is overwritten.
 
     Returns
     -------
     list of Path
     """
+    folder = Path(folder)
     tables = {name: rows for name, rows in _tables(summary).items() if len(rows) > 1}
     paths = [folder / "analysis.json", *(folder / f"{name}.csv" for name in tables)]
     taken = [path for path in paths if path.exists()]

@@ -10,14 +10,17 @@ from numpy.testing import assert_allclose
 
 from asenequip.interface import (
     Bonds,
+    Choices,
     Environments,
     Phases,
     Populations,
     Profiles,
     Radial,
     Rule,
+    analyse,
     bond_order,
     build_interface,
+    by_cluster,
     by_species,
     find_fronts,
     fit_growth,
@@ -119,6 +122,28 @@ def test_the_law_that_made_the_thickness_is_the_best(law):
     fits = fit_growth(times, clean + np.random.default_rng(1).normal(scale=0.2, size=300))
     assert fits[0].law == law
     assert_allclose(sum(fit.weight for fit in fits), 1.0)
+
+
+def test_a_growing_layer_is_found_with_its_rate_from_the_frames():
+    """Faces that move through a gas by 0.02 Angstrom/ps each, through the whole analysis."""
+    rng = np.random.default_rng(6)
+    places, frames = rng.random((4000, 3)) * [20, 20, 60], []
+    for time in range(120):
+        grown = 0.02 * time
+        atoms = Atoms("Li4000", places + rng.normal(scale=0.05, size=(4000, 3)), cell=[20, 20, 60], pbc=True)
+        solid = np.abs(places[:, 2] - 30) < 11 - grown
+        metal = np.abs(places[:, 2] - 30) > 15 + grown
+        atoms.set_array("cluster", np.select([metal, solid], [0, 1], 2))
+        frames.append(atoms)
+    names = ["metal", "solid", "between"]
+    choices = Choices(
+        classes=by_cluster(names), electrode=["metal"], electrolyte=["solid"], references=(), structure_every=60
+    )
+    found = analyse(timed(frames), choices=choices)
+    assert_allclose(found.thickness[0], 4.0, atol=0.3)
+    for fits in found.growth.values():
+        assert fits[0].law == "linear"
+        assert_allclose(fits[0].parameters.value, [4.0, 0.04], rtol=0.08)
 
 
 # -- classes and bonds ------------------------------------------------------------------------------------------------
