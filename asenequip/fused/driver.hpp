@@ -95,7 +95,7 @@ static int64_t gather(const Arguments& a, int64_t n, Work& w) {
     const int64_t interval = std::min(int64_t(place), a.intervals - 1);
     w.edge[Z] = z;
     w.length[Z] = d;
-    w.row[Z] = (kind * a.intervals + interval) * 6 * ROW;
+    w.row[Z] = (kind * a.intervals + interval) * (DEGREE + 1) * ROW;
     w.local[Z] = T(2 * (place - double(interval)) - 1);
     for (int k = 0; k < 3; ++k) w.dir[k * S + Z] = T(r[k] / d);
     ++Z;

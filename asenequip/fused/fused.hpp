@@ -3,6 +3,7 @@
 // The text that `asenequip.fused.source` generates defines, before it includes this file:
 //   T      float or double
 //   LANES  elements of T in a vector
+//   DEGREE degree of the radial polynomials
 // Index letters: z edge, i component of the harmonics, r irrep, u channel, h hidden unit. Channels are the fastest axis and
 // are padded with zeros to whole vectors; rows are edges.
 
@@ -53,7 +54,7 @@ INLINE void tile(const T* A, int lda, const T* B, int ldb, T* C, int ldc, bool a
 
 template <int COLS, int K>
 static void strip(int rows, const T* A, int lda, const T* B, int ldb, T* C, int ldc, bool add) {
-  constexpr int BLOCK = COLS == 4 ? 6 : COLS == 3 ? 8 : COLS == 2 ? 8 : 8;
+  constexpr int BLOCK = COLS == 4 ? 6 : 8;  // sums of as many rows stay in registers
   int r = 0;
   for (; r + BLOCK <= rows; r += BLOCK) tile<BLOCK, COLS, K>(A + r * lda, lda, B, ldb, C + r * ldc, ldc, add);
   for (; r + 2 <= rows; r += 2) tile<2, COLS, K>(A + r * lda, lda, B, ldb, C + r * ldc, ldc, add);
@@ -197,15 +198,15 @@ static void spread(int rows, const T* m, const T* Y, int stride, T* g, int ldg) 
   }
 }
 
-// ---- the radial tables: polynomials of degree 5 in the local coordinate of an interval, coefficient by coefficient ---------
+// ---- the radial tables: polynomials in the local coordinate of an interval, coefficient by coefficient -------------------
 
 INLINE V polynomial(const T* c, int width, T t) {
-  V p = load(c + 5 * width);
-  for (int k = 4; k >= 0; --k) p = p * t + load(c + k * width);
+  V p = load(c + DEGREE * width);
+  for (int k = DEGREE - 1; k >= 0; --k) p = p * t + load(c + k * width);
   return p;
 }
 INLINE V polynomial_slope(const T* c, int width, T t) {
-  V p = load(c + 5 * width) * T(5);
-  for (int k = 4; k >= 1; --k) p = p * t + load(c + k * width) * T(k);
+  V p = load(c + DEGREE * width) * T(DEGREE);
+  for (int k = DEGREE - 1; k >= 1; --k) p = p * t + load(c + k * width) * T(k);
   return p;
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from asenequip.fused.harmonics import harmonics_text
-from asenequip.fused.plan import Plan
+from asenequip.fused.plan import DEGREE, Plan
 from asenequip.kernels.paths import component_irrep, harmonics_irreps
 
 
@@ -23,7 +23,11 @@ def source_text(plan: Plan, dtype: str) -> str:
     str
     """
     here = Path(__file__).parent
-    head = [f"#define T {'double' if dtype == 'float64' else 'float'}", f"#define LANES {plan.lanes}"]
+    head = [
+        f"#define T {'double' if dtype == 'float64' else 'float'}",
+        f"#define LANES {plan.lanes}",
+        f"#define DEGREE {DEGREE}",
+    ]
     if dtype == "float64":
         head.append("#define FUSED_DOUBLE")
     products = ["#define MATRIX(at) (W + at)"]
