@@ -5,13 +5,15 @@
     python benchmarks/bench_interphase.py potential judge.extxyz "first round=runs/one=learnt_one.extxyz" ...
     python benchmarks/bench_interphase.py labels "P2S5, 28 atoms=given.extxyz=labelled.extxyz" ...
     python benchmarks/bench_interphase.py grids /usr/bin/python3
+    python benchmarks/bench_interphase.py binding
 
 ``study`` takes over the numbers of examples/interphase.py. ``contacts`` looks for chlorine atoms that come too close to
 each other in a trajectory. ``potential`` gives the errors of each round of training (its name, run directory, and the
 labelled frames that it learnt, where it did) on those of the frames held back for judging that no round learnt, by
 their kind, and the errors on the test frames of each run. ``labels`` compares two labellers on the same structures.
 ``grids`` asks the labels' own method for elastic constants of lithium on grids of several densities; its argument is
-what starts a Python that has GPAW.
+what starts a Python that has GPAW. ``binding`` asks GFN1-xTB (tblite) for the energy of lithium over its lattice
+parameter.
 """
 
 from __future__ import annotations
@@ -132,6 +134,18 @@ def grids(command: str) -> list[dict[str, float]]:
     return rows
 
 
+def binding() -> list[dict[str, float]]:
+    """Energy of 54 atoms of bcc lithium by GFN1-xTB, over the lattice parameter."""
+    from tblite.ase import TBLite
+
+    rows = []
+    for edge in (3.27, 3.39, 3.51, 3.63, 3.75, 3.87, 3.99):
+        atoms = bulk("Li", "bcc", a=edge, cubic=True).repeat(3)
+        atoms.calc = TBLite(method="GFN1-xTB", verbosity=0)
+        rows.append({"a_A": edge, "energy_eV_per_atom": round(atoms.get_potential_energy() / len(atoms), 4)})
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="what", required=True)
@@ -142,6 +156,7 @@ def main() -> None:
     verb.add_argument("rounds", nargs="+", help="NAME=RUN or NAME=RUN=LEARNT_FRAMES")
     verbs.add_parser("labels").add_argument("pairs", nargs="+", help="NAME=FRAMES=OTHER_FRAMES")
     verbs.add_parser("grids").add_argument("command")
+    verbs.add_parser("binding")
     options = parser.parse_args()
     record = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     if options.what == "study":
@@ -151,6 +166,8 @@ def main() -> None:
     elif options.what == "potential":
         rounds = [text.split("=") for text in options.rounds]
         record["potential"] = potential(read(options.judge, ":"), rounds)
+    elif options.what == "binding":
+        record.setdefault("level", {})["lithium_by_xtb"] = binding()
     elif options.what == "grids":
         record.setdefault("level", {})["lithium_by_grid"] = grids(options.command)
     else:

@@ -30,7 +30,7 @@ class CreepResult:
     velocity : Estimate
         Steady drift of each layer, (n_layers, 3), Angstrom/ps.
     strain_rate : Estimate
-        Slope of the drift along the normal, (3,), 1/ps: two shears and the stretch.
+        Slope of the drift along the normal, (3,), 1/ps: two shears and the stretch. Each layer weighs by its atoms.
     nonaffine : (n_times, n_layers) float64
         Mean D^2_min per atom since the start, Angstrom^2; empty unless asked for.
     """
@@ -154,9 +154,9 @@ class Creep:
                 "Run longer, or take shorter stretches."
             )
         slopes = np.array(self._slopes)  # (blocks, layers, 3)
-        centred = self.heights - self.heights.mean()
-        spread = float(centred @ centred)
-        strain = np.einsum("l,bla->ba", centred, slopes) / (spread if spread > 0 else np.nan)
+        centred = self.heights - np.average(self.heights, weights=self.atoms)
+        spread = float((self.atoms * centred) @ centred)
+        strain = np.einsum("l,bla->ba", self.atoms * centred, slopes) / (spread if spread > 0 else np.nan)
         return CreepResult(
             heights=self.heights,
             atoms=self.atoms,

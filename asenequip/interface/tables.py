@@ -196,6 +196,7 @@ def _tables(summary: Mapping[str, Any]) -> dict[str, Rows]:
     populations = summary["populations"]
     rows = zip(populations["times"], populations["counts"], strict=True)
     tables["populations"] = [["time_ps", *populations["names"]], *([t, *row] for t, row in rows)]
+    tables.update(_more_tables(summary))
     radial = summary["radial"]
     head = ["radius_A", *(f"g {a}-{b}" for a, b in radial["pairs"])]
     tables["radial"] = [
@@ -219,6 +220,32 @@ def _tables(summary: Mapping[str, Any]) -> dict[str, Rows]:
             tables["creep"].append(
                 [height, creep["atoms"][k], *velocity["value"][k], *velocity["half_width"][k], other]
             )
+    return tables
+
+
+def _more_tables(summary: Mapping[str, Any]) -> dict[str, Rows]:
+    """Fronts and bonds over time, conductivities, and the bond order of the classes."""
+    tables: dict[str, Rows] = {}
+    fronts = summary["fronts"]
+    if fronts:
+        faces = [front[face] for front in fronts.values() for face in ("lower", "upper")]
+        times = next(iter(fronts.values()))["times"]
+        head = ["time_ps", *(f"{side} {face} A" for side in fronts for face in ("lower", "upper"))]
+        tables["fronts"] = [head, *map(list, zip(times, *faces, strict=True))]
+    bonds = summary["bonds"]
+    if bonds:
+        times = next(iter(bonds.values()))["times"]
+        tables["bonds"] = [
+            ["time_ps", *bonds],
+            *map(list, zip(times, *(b["bonds"] for b in bonds.values()), strict=True)),
+        ]
+    tables["conductivity"] = [["group", "charge", "S/cm", "half_width"]]
+    for entry in summary["conductivity"]:
+        tables["conductivity"].append([entry["group"], entry["charge"], *entry["conductivity"].values()])
+    order = summary["order"]
+    tables["order"] = [["class", *(f"q{d}{what}" for what in ("", " half_width") for d in order["degrees"])]]
+    columns = zip(order["names"], *order["order"].values(), strict=True)
+    tables["order"] += [[name, *values, *widths] for name, values, widths in columns]
     return tables
 
 

@@ -52,7 +52,9 @@ def trajectory(start, tmp_path_factory) -> Path:
     return folder / "production.traj"
 
 
-CHOICES = Choices(references=("Cu", "Ni"), carriers={"Cu": 1.0}, structure_every=20, layer=3.0)
+CHOICES = Choices(
+    references=("Cu", "Ni"), carriers={"Cu": 1.0}, structure_every=20, layer=3.0, bonds=[("Cu", "Ni", 2.8, 3.2)]
+)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +179,12 @@ def test_tables_are_numbers_and_are_not_overwritten(summary, tmp_path):
     assert json.loads((tmp_path / "analysis.json").read_text()) == json.loads(json.dumps(summary))
     table = np.genfromtxt(tmp_path / "diffusion.csv", delimiter=",", skip_header=1, usecols=(1, 2, 3))
     assert_allclose(table[:, 1], summary["diffusion"]["isotropic"]["value"])
-    assert {"profile_species.csv", "creep.csv", "radial.csv", "phases.csv"} <= {path.name for path in paths}
+    tables = ("profile_species", "creep", "radial", "phases", "fronts", "bonds", "conductivity", "order", "thickness")
+    assert {f"{name}.csv" for name in tables} <= {path.name for path in paths}
+    fronts = np.genfromtxt(tmp_path / "fronts.csv", delimiter=",", skip_header=1)
+    assert_allclose(fronts[:, 3], summary["fronts"]["electrolyte"]["lower"])
+    order = np.genfromtxt(tmp_path / "order.csv", delimiter=",", skip_header=1, usecols=(1, 2))
+    assert_allclose(order, summary["order"]["order"]["value"])
     with pytest.raises(FileExistsError):
         write_tables(summary, tmp_path)
 
