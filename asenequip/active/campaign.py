@@ -14,13 +14,14 @@ from asenequip.active.cutouts import cut_out
 from asenequip.active.exploration import bare, explore
 from asenequip.active.judge import judge
 from asenequip.active.labellers import Labeller, make_labeller
-from asenequip.active.labelling import Labelled, label_frames, slurm_client
+from asenequip.active.labelling import Labelled, dask_client, label_frames, slurm_client
 from asenequip.active.page import write_page
-from asenequip.active.rounds import STEPS, Round, held, read_frames, read_json, write_frames, write_json
+from asenequip.active.rounds import STEPS, CampaignError, Round, held, read_frames, read_json, write_frames, write_json
 from asenequip.active.selection import select_frames
 from asenequip.active.settings import Campaign, changed_settings
 from asenequip.active.store import LabelStore, structure_key
 from asenequip.active.training import train_potential
+from asenequip.artifact import load_artifact
 from asenequip.calculator import AllegroCalculator
 from asenequip.interrupt import Interrupted
 from asenequip.train.config import ConfigError
@@ -85,6 +86,7 @@ class _Driver:
     def __init__(self, folder: Path, campaign: Campaign, watch: Callable[[str], None]) -> None:
         self.folder, self.campaign, self.watch = folder, campaign, watch
         self.labeller: Labeller = make_labeller(campaign.label.calculator, **campaign.label.options)
+        _check(campaign)
         _remember(folder / "campaign.json", campaign)
         self.store = LabelStore(folder / "labels.db")
 
@@ -204,7 +206,7 @@ class _Driver:
                 keys[atoms.info["role"]].append(key)
         failures = [{"structure": f.atoms.info["structure"], "reason": f.reason} for f in found.failures]
         if not keys["train"] and present.number == 0:
-            raise RuntimeError(
+            raise CampaignError(
                 f"Not one of the {len(frames)} first frames could be labelled; the first reason: "
                 f"{found.failures[0].detail if found.failures else 'none'}.\nLook at label.calculator and its options."
             )
@@ -214,10 +216,7 @@ class _Driver:
         settings = self.campaign.label
         client = None
         if settings.cluster == "dask":
-            from distributed import Client, LocalCluster
-
-            options = {"n_workers": settings.workers, "threads_per_worker": 1, **settings.cluster_options}
-            client = Client(LocalCluster(**options))
+            client = dask_client(settings.workers, **settings.cluster_options)
         elif settings.cluster == "slurm":
             client = slurm_client(settings.workers, **settings.cluster_options)
         try:
@@ -288,8 +287,42 @@ def _read(path: str, index: str) -> list[Atoms]:
 
     if not Path(path).exists():
         raise ConfigError(f"There is no file '{path}'. Correct start.frames or explore.starts.")
-    found = read(path, index=index)
+    try:
+        found = read(path, index=index)
+    except Exception as error:
+        raise ConfigError(f"'{path}' cannot be read by ASE at index '{index}': {error}") from error
     return found if isinstance(found, list) else [found]
+
+
+def _check(campaign: Campaign) -> None:
+    """Refuse what would only be missed after hours of labels: further starts, and what a given potential lacks.
+
+    Raises
+    ------
+    ConfigError
+    """
+    starts, path = campaign.explore.starts, campaign.start.model
+    if starts is not None and not Path(starts).exists():
+        raise ConfigError(f"There is no file '{starts}'. Correct explore.starts.")
+    if path is None:
+        cutoff = campaign.training().model.cutoff
+    elif not Path(path).exists():
+        raise ConfigError(f"There is no file '{path}'. Correct start.model.")
+    else:
+        potential = load_artifact(path, check=False)
+        cutoff = potential.spec.cutoff
+        needing = campaign.asks_uncertainty
+        if potential.uncertainty is None and needing:
+            raise ConfigError(
+                f"The potential of start.model carries no uncertainty, which {needing[0]} asks for.\n"
+                "Add one with asenequip.uncertainty.add_uncertainty, or leave start.model out."
+            )
+    radius = campaign.select.radius
+    if radius is not None and cutoff is not None and radius < cutoff:
+        raise ConfigError(
+            f"select.radius must be at least the potential's cutoff, {cutoff:g} A. Got {radius:g} instead.\n"
+            "A smaller sphere holds no whole environment."
+        )
 
 
 def _remember(path: Path, campaign: Campaign) -> None:

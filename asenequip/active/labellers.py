@@ -75,7 +75,19 @@ def make_labeller(name: str, **options: Any) -> Labeller:
             f"The options of the labeller '{name}' must be plain (numbers, strings, lists, mappings): {error}\n"
             "Put what is not into a factory of your own: 'package.module:factory'."
         ) from None
-    labeller.make()
+    try:
+        calculator = labeller.make()
+    except TypeError as error:
+        raise ValueError(
+            f"The labeller '{name}' cannot be made with the options {json.dumps(options)}: {error}\n"
+            "Correct the options."
+        ) from error
+    missing = {"energy", "forces"} - set(getattr(calculator, "implemented_properties", ()))
+    if missing:
+        raise ValueError(
+            f"The labeller '{name}' must be a calculator that gives energy and forces. "
+            f"{type(calculator).__name__} gives no {' and no '.join(sorted(missing))}."
+        )
     return labeller
 
 

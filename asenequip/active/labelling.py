@@ -191,6 +191,26 @@ def _persist(attempt: Callable[[], Outcome], retries: int) -> Outcome:
     return outcome
 
 
+def dask_client(workers: int, **options: Any) -> Any:
+    """A dask client of processes on this machine; ``options`` go to `distributed.LocalCluster`.
+
+    Raises
+    ------
+    ImportError
+        If dask is not installed.
+    ValueError
+        For options that it does not know.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise ImportError(
+            "Labelling by dask needs dask.distributed, which is not installed.\n"
+            "Install it with: pip install 'dask[distributed]'"
+        ) from error
+    return Client(_cluster(LocalCluster, {"n_workers": workers, "threads_per_worker": 1, **options}))
+
+
 def slurm_client(jobs: int, **options: Any) -> Any:
     """A dask client whose workers are SLURM jobs; ``options`` go to `dask_jobqueue.SLURMCluster`.
 
@@ -198,6 +218,8 @@ def slurm_client(jobs: int, **options: Any) -> Any:
     ------
     ImportError
         If dask-jobqueue is not installed.
+    ValueError
+        For options that it does not know.
     """
     try:
         from dask_jobqueue import SLURMCluster
@@ -207,6 +229,16 @@ def slurm_client(jobs: int, **options: Any) -> Any:
             "Labelling by SLURM needs dask-jobqueue, which is not installed.\n"
             "Install it with: pip install dask-jobqueue 'dask[distributed]'"
         ) from error
-    cluster = SLURMCluster(**options)
+    cluster = _cluster(SLURMCluster, options)
     cluster.scale(jobs=jobs)
     return Client(cluster)
+
+
+def _cluster(kind: Callable[..., Any], options: dict[str, Any]) -> Any:
+    try:
+        return kind(**options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"The options of the cluster do not suit dask's {getattr(kind, '__name__', kind)}: {error}\n"
+            "Correct them, label.cluster_options in a campaign."
+        ) from error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from asenequip.cluster import BMTI, DensityPeaks, EnvironmentClusters, KStarNN
 from asenequip.cluster.neighbours import cross_neighbours, nearest_neighbours
@@ -72,8 +73,10 @@ class Novelty:
         for number in np.unique(numbers):
             points = np.concatenate(rows)[numbers == number]
             if len(points) < self.k + 2:
-                wanted = f"frames with at least {self.k + 2} environments of atomic number {number}"
-                raise parameter_error("frames", "Novelty.fit", wanted, f"{len(points)} environments")
+                raise ValueError(
+                    f"Novelty needs at least {self.k + 2} known environments of {chemical_symbols[number]}. "
+                    f"The known frames have {len(points)}.\nAdd frames to these, or choose by another method."
+                )
             points = points[rng.permutation(len(points))[: self.max_points]]
             mean, spread = points.mean(axis=0), points.std(axis=0)
             self._scaling[int(number)] = mean, np.where(spread > 0, spread, 1.0)

@@ -21,6 +21,10 @@ class CampaignLockedError(RuntimeError):
     """Another process runs this campaign."""
 
 
+class CampaignError(RuntimeError):
+    """A campaign cannot go on; the text says why and what helps."""
+
+
 class Round:
     """Files of one round.
 

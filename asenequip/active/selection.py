@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
+from asenequip.cluster.neighbours import cross_neighbours
 from asenequip.errors import parameter_error
 
 METHODS = ("random", "uncertain", "diverse", "novel", "sparse", "mixed")
@@ -15,8 +16,9 @@ UNSURE = ("uncertain", "mixed")
 """Methods that ask for the uncertainty of frames."""
 JUDGES = {"novel": "Novelty", "sparse": "Sparsity"}
 """Methods that judge by `asenequip.active.novelty`, and what of it they take."""
-
-
+DUPLICATE = 1e-4
+"""Rows of `describe_frames` at most this far apart are of one structure: in single precision those of its turned and
+renumbered copies are some 1e-6 apart, those of frames a femtosecond apart 1e-2."""
 _ROUNDING = 1e-5
 """Deviations of a feature below this part of its mean are single precision's, and not scaled up."""
 
@@ -37,8 +39,10 @@ class Selection:
     reasons: list[str]
 
 
-def drop_duplicates(points: np.ndarray, known: np.ndarray | None = None, tolerance: float = 1e-6) -> np.ndarray:
+def drop_duplicates(points: np.ndarray, known: np.ndarray | None = None, tolerance: float = DUPLICATE) -> np.ndarray:
     """Positions of the points that are unlike each earlier one and unlike all known ones.
+
+    By a KD-tree: 20,000 points of 400 coordinates take seconds.
 
     Parameters
     ----------
@@ -52,14 +56,18 @@ def drop_duplicates(points: np.ndarray, known: np.ndarray | None = None, toleran
     (k,) int
         Ascending.
     """
+    from scipy.spatial import KDTree
+
     points = np.asarray(points, np.float64)
-    kept: list[int] = []
-    base = np.zeros((0, points.shape[1])) if known is None else np.asarray(known, np.float64)
+    kept = np.ones(len(points), bool)
+    tree = KDTree(points)
+    for point in () if known is None else np.asarray(known, np.float64):
+        kept[tree.query_ball_point(point, tolerance)] = False
     for k, point in enumerate(points):
-        near = [base, points[kept]]
-        if all(not len(group) or np.linalg.norm(group - point, axis=1).min() > tolerance for group in near):
-            kept.append(k)
-    return np.array(kept, int)
+        if kept[k]:
+            kept[tree.query_ball_point(point, tolerance)] = False
+            kept[k] = True
+    return np.flatnonzero(kept)
 
 
 def farthest_points(
@@ -87,9 +95,7 @@ def farthest_points(
     points = np.asarray(points, np.float64)
     weight = np.ones(len(points)) if weights is None else np.asarray(weights, np.float64)
     if known is not None and len(known):
-        distance = np.full(len(points), np.inf)
-        for one in np.asarray(known, np.float64):
-            np.minimum(distance, np.linalg.norm(points - one, axis=1), out=distance)
+        distance = cross_neighbours(points, np.asarray(known, np.float64), 1)[0][:, 0]
     else:
         distance = np.linalg.norm(points - points.mean(axis=0), axis=1) if len(points) else np.zeros(0)
         distance = distance if weights is None else np.ones(len(points))
@@ -147,7 +153,7 @@ def select(
     novelties: np.ndarray | None = None,
     elements: Sequence[Collection[str]] | None = None,
     known: np.ndarray | None = None,
-    tolerance: float = 1e-6,
+    tolerance: float = DUPLICATE,
     seed: int = 0,
 ) -> Selection:
     """Choose points to label.

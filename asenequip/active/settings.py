@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from asenequip.active.selection import UNSURE
 from asenequip.train.config import Config, ConfigError, parse_config
 from asenequip.train.config_errors import sentence
 from asenequip.train.settings_file import read_settings
@@ -144,7 +145,20 @@ class Campaign(_Strict):
         for name in ("data", "output", "start"):
             if name in self.train:
                 raise ValueError(f"train.{name} is set by the campaign; leave it out")
+        if self.train.get("uncertainty", {}) is None and self.asks_uncertainty:
+            raise ValueError(f"train.uncertainty must not be null: {self.asks_uncertainty[0]} asks for it")
         return self
+
+    @property
+    def asks_uncertainty(self) -> list[str]:
+        """Settings that ask for the uncertainty of the potential."""
+        wishes = {
+            f"select.method: {self.select.method}": self.select.method in UNSURE,
+            "select.radius": self.select.radius is not None,
+            "explore.guard": self.explore.guard is not None,
+            "explore.dynamics.bias": self.explore.dynamics.bias > 0,
+        }
+        return [name for name, wished in wishes.items() if wished]
 
     def training(self, **changes: Any) -> Config:
         """Settings of a training run of this campaign."""

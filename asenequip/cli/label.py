@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from asenequip.cli.common import SOME_FAILED, Debug, Index, Output, Progress, check_output, read_frames, write_frames
+from asenequip.cli.common import (
+    SOME_FAILED,
+    Debug,
+    Index,
+    Output,
+    Progress,
+    check_output,
+    number_in_file,
+    read_frames,
+    write_frames,
+)
 
 
 def label(
@@ -26,12 +36,12 @@ def label(
         Path | None, typer.Option("--store", help="ASE database that keeps all labels; else beside the output.")
     ] = None,
     options: Annotated[str, typer.Option("--options", help="Keyword arguments of the calculator, as JSON.")] = "{}",
-    workers: Annotated[int, typer.Option("--workers", "-j", help="Processes at a time.")] = 1,
-    threads: Annotated[int, typer.Option("--threads", help="Of each process.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="Processes at a time.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Of each process.")] = 1,
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="Seconds per structure.", show_default=False)
     ] = None,
-    retries: Annotated[int, typer.Option("--retries", help="After a crash or an error.")] = 1,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="After a crash or an error.")] = 1,
     max_force: Annotated[
         float | None, typer.Option("--max-force", help="eV/A; labels beyond are set apart.", show_default=False)
     ] = None,
@@ -46,9 +56,12 @@ def label(
     """
     import json
 
-    from asenequip.active import LabelStore, label_frames, make_labeller
+    from asenequip.active import LabelStore, label_frames, make_labeller, structure_key
 
     check_output(output)
+    for flag, value in (("--timeout", timeout), ("--max-force", max_force)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{flag} must be a positive number. Got {value:g} instead.\nLeave it out for no limit.")
     try:
         keywords = json.loads(options)
         if not isinstance(keywords, dict):
@@ -74,7 +87,10 @@ def label(
     if found.frames:
         write_frames(output, found.frames)
     typer.echo(f"{len(found.frames)} labelled ({found.known} known before), {len(found.failures)} failed")
+    places = {structure_key(atoms, labeller.identity): k for k, atoms in reversed([*enumerate(structures)])}
     for failure in found.failures:
-        typer.echo(f"{failure.atoms.get_chemical_formula()}: {failure.reason}: {failure.detail}", err=True)
+        number = number_in_file(index, places[failure.atoms.info["structure"]])
+        formula = failure.atoms.get_chemical_formula()
+        typer.echo(f"structure {number} ({formula}): {failure.reason}: {failure.detail}", err=True)
     if found.failures:
         raise typer.Exit(SOME_FAILED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,15 +21,21 @@ from asenequip.cli.common import (
     write_frames,
 )
 
+if TYPE_CHECKING:
+    from asenequip.calculator import AllegroCalculator
+
+Method = Annotated[
+    Literal["mixed", "uncertain", "diverse", "novel", "sparse", "random"],
+    typer.Option("--method", help="What makes a structure worth a label."),
+]
+
 
 def select(
     frames: Annotated[Path, typer.Argument(help="Candidates, in any format of ASE's.", show_default=False)],
     output: Output,
-    count: Annotated[int, typer.Option("--count", "-n", help="Structures to choose.")] = 10,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Structures to choose.")] = 10,
     model: Model = None,
-    method: Annotated[
-        str, typer.Option("--method", help="mixed, uncertain, diverse, novel, sparse or random.")
-    ] = "mixed",
+    method: Method = "mixed",
     known: Annotated[
         Path | None, typer.Option("--known", help="Structures that have labels already.", show_default=False)
     ] = None,
@@ -47,7 +53,8 @@ def select(
 ) -> None:
     """Choose structures to label: uncertain, unlike the known ones, unlike one another, none twice.
 
-    The methods mixed and uncertain need a potential that carries an uncertainty ('uncertainty: {}' in the training).
+    The methods mixed and uncertain need a potential that carries an uncertainty ('uncertainty: {}' in the training);
+    novel and sparse need known structures.
     """
     import numpy as np
 
@@ -58,6 +65,7 @@ def select(
     check_output(output)
     candidates = read_frames(frames, index)
     calculator = open_calculator(model, device, dtype)
+    _check(method, known, radius, calculator)
     found = select_frames(
         candidates,
         count,
@@ -79,3 +87,30 @@ def select(
     rows = [["candidate", "atoms", "reason"]]
     rows += [[str(k), str(len(a)), r] for k, a, r in zip(found.indices, chosen, found.reasons, strict=True)]
     typer.echo(table(rows, left=True))
+
+
+def _check(method: str, known: Path | None, radius: float | None, calculator: AllegroCalculator) -> None:
+    """Refuse what the potential or the known structures cannot give, before any work is done."""
+    from asenequip.active.selection import JUDGES, UNSURE
+
+    remedy = "Train with 'uncertainty:' in the settings, or "
+    if method in UNSURE and calculator.rigidity is None:
+        raise ValueError(
+            f"--method {method} goes by the uncertainty of forces, and this potential carries none.\n"
+            f"{remedy}choose by --method diverse."
+        )
+    if method in JUDGES and known is None:
+        raise ValueError(f"--method {method} compares with known structures, and none are given.\nAdd --known FILE.")
+    if radius is None:
+        return
+    if calculator.rigidity is None:
+        raise ValueError(
+            "--radius cuts about the most uncertain atom, and this potential carries no uncertainty.\n"
+            f"{remedy}leave --radius out."
+        )
+    cutoff = calculator.evaluator.model.spec.cutoff
+    if not radius >= cutoff:
+        raise ValueError(
+            f"--radius must be at least the potential's cutoff, {cutoff:g} A. Got {radius:g} instead.\n"
+            "A smaller sphere holds no whole environment."
+        )

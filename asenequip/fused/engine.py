@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Mapping
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 
@@ -80,6 +81,7 @@ class FusedEngine:
         self.spec, self.dtype = spec, dtype
         plan = Plan(spec, vector_lanes(dtype))
         self.padded_readout = plan.readout
+        self._last_weights = plan.offsets()[0]["out"]
         self.library = native.compile_library(source_text(plan, dtype))
         self.library.list.argtypes, self.library.list.restype = (ctypes.c_void_p,), ctypes.c_int64
         self._run = self.library.run
@@ -91,6 +93,21 @@ class FusedEngine:
             "pair_kind": 0 if spec.pair is None else (1 if spec.pair.kind == "zbl" else 2),
             **{name: address(array) for name, array in self._constants.items()},
         }
+
+    def with_last_weights(self, weights: np.ndarray) -> FusedEngine:
+        """An engine of the same network with other last weights of the readout, and without a pair potential.
+
+        Parameters
+        ----------
+        weights : (readout_width,) float64
+            Their scale included.
+        """
+        block = aligned(self._constants["weights"])
+        block[self._last_weights : self._last_weights + len(weights)] = weights
+        found = copy(self)
+        found._constants = {**self._constants, "weights": block}
+        found._fixed = {**self._fixed, "weights": address(block), "pair_kind": 0}
+        return found
 
     @property
     def intervals(self) -> int:

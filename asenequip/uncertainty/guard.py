@@ -53,7 +53,8 @@ class Guard:
     interval : int
         Look at every so-manieth step that `run_md` shows.
     confidence : float, optional
-        Compare the conformal bound of this probability in place of the deviation (last-layer uncertainties only).
+        Compare the conformal bound that holds for all atoms of a frame with this probability in place of the deviation
+        (last-layer uncertainties only).
 
     Attributes
     ----------
@@ -117,7 +118,7 @@ class Guard:
             raise parameter_error(
                 "confidence", "Guard", "None for a calculator without bounds", self.confidence, remedy
             )
-        return float(rigidity.force_bound(self.confidence))
+        return float(rigidity.force_bound(self.confidence, whole_frame=True))
 
     def _sentence(self, atoms: Atoms, values: np.ndarray, step: int | None) -> str:
         worst = [k for k in np.argsort(-values)[:5] if values[k] > self.limit]

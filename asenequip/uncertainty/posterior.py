@@ -7,30 +7,26 @@ import math
 import numpy as np
 from ase import Atoms
 
-from asenequip.errors import parameter_error
 from asenequip.evaluate import Evaluator
-from asenequip.uncertainty.features import force_rows
+from asenequip.fused.engine import FusedEngine
+from asenequip.uncertainty.features import force_jacobian
 from asenequip.uncertainty.last_layer import LastLayer
 
 
-def frame_deviation(evaluator: Evaluator, atoms: Atoms, *, directions: int = 4, seed: int = 0) -> float:
+def frame_deviation(evaluator: Evaluator, atoms: Atoms) -> float:
     """Standard deviation of a frame's forces, rms over their components, eV/Angstrom.
 
     With F linear in the last weights, F = J w, the posterior of w gives the forces the covariance
-    alpha^2 J (C + s^2 1)^-1 J^T, whose mean diagonal is estimated from random combinations of the components
-    (Hutchinson; see `asenequip.uncertainty.features.force_rows`). It costs a few force calls. Unlike the deviations of
-    `asenequip.AllegroCalculator.uncertainty`, those of the atoms' energies times a length per species, it may be
-    compared between phases. Its scale alpha is that of the energies.
+    alpha^2 J W W^T J^T, W W^T = (C + s^2 1)^-1. The rms over its diagonal is that of the forces of as many networks as
+    there are last weights, one with each column of W in their place: exact, for the price of so many force calls.
+    Unlike the deviations of `asenequip.AllegroCalculator.uncertainty`, those of the atoms' energies times a length per
+    species, it may be compared between phases. Its scale alpha is that of the energies.
 
     Parameters
     ----------
     evaluator : Evaluator
         Of a potential that carries an uncertainty, such as ``calculator.evaluator``.
     atoms : ase.Atoms
-    directions : int
-        Random combinations: the relative error of the result is about 1/sqrt(2 directions) or less.
-    seed : int
-        Of these.
 
     Returns
     -------
@@ -42,11 +38,26 @@ def frame_deviation(evaluator: Evaluator, atoms: Atoms, *, directions: int = 4, 
     ValueError
         If the potential carries no uncertainty.
     """
-    if not isinstance(directions, int) or directions < 1:
-        raise parameter_error("directions", "frame_deviation", "an integer >= 1", directions)
     rigidity = LastLayer.of(evaluator.potential, "frame_deviation")
     if not len(atoms):
         return 0.0
-    rows = force_rows(evaluator.model, evaluator.graph(atoms), directions, np.random.default_rng(seed))
-    total = float(((rows @ rigidity.root) ** 2).sum(axis=1).mean())
-    return rigidity.energy_scale * math.sqrt(total / (3 * len(atoms)))
+    graph = evaluator.graph(atoms)
+    if evaluator.engine is None:
+        squares = float(((force_jacobian(evaluator.model, graph) @ rigidity.root) ** 2).sum())
+    else:
+        squares = _sum_of_squares(evaluator, evaluator.engine, atoms, graph.types.numpy(), rigidity.root)
+    return rigidity.energy_scale * math.sqrt(squares / (3 * len(atoms)))
+
+
+def _sum_of_squares(
+    evaluator: Evaluator, engine: FusedEngine, atoms: Atoms, types: np.ndarray, root: np.ndarray
+) -> float:
+    """Of the forces of the compiled network with each column of W in turn as its last weights."""
+    cell, pbc = np.asarray(atoms.cell, np.float64), np.asarray(atoms.pbc, bool)
+    edges = evaluator.lists.list_for(atoms).rows(atoms.positions, cell, pbc)
+    frames, scale, squares = np.zeros(len(atoms), np.int32), float(evaluator.model.readout.scales[-1]), 0.0
+    for column in root.T:
+        size = float(np.linalg.norm(column)) or 1.0  # weights of the network's own size, for the sake of float32
+        one = engine.with_last_weights(column / size * scale)
+        squares += size**2 * float((one.run(atoms.positions, cell[None], frames, types, edges)[1] ** 2).sum())
+    return squares

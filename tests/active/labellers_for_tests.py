@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -15,8 +16,8 @@ from ase.calculators.emt import EMT
 class Faulty(EMT):
     """EMT that notes every structure it labels, and fails where the first atom stands at a given x.
 
-    x of the first atom, Angstrom: 1 crash of the process, 2 hang, 3 no convergence, 4 exception, 5 NaN, 6 crash the
-    first time only.
+    x of the first atom, Angstrom: 1 crash of the process, 2 hang, 3 no convergence, 4 exception, 5 NaN; the first time
+    only: 6 crash, 7 kill the process that has started this one.
     """
 
     def __init__(self, folder: str) -> None:
@@ -31,6 +32,9 @@ class Faulty(EMT):
         if fault == 1 or (fault == 6 and not (self.folder / name).exists()):
             (self.folder / name).touch()
             os._exit(9)
+        if fault == 7 and not (self.folder / name).exists():
+            (self.folder / name).touch()
+            os.kill(os.getppid(), signal.SIGKILL)
         if fault == 2:
             time.sleep(600)
         if fault == 3:

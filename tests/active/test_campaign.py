@@ -16,7 +16,7 @@ from labellers_for_tests import calls
 
 from asenequip import load_artifact
 from asenequip.active.campaign import run_campaign
-from asenequip.active.rounds import CampaignLockedError, held, read_frames, write_frames
+from asenequip.active.rounds import CampaignError, CampaignLockedError, held, read_frames, write_frames
 from asenequip.active.settings import load_campaign, parse_campaign
 from asenequip.active.store import LabelStore
 from asenequip.train.config import ConfigError
@@ -239,11 +239,48 @@ def test_a_full_disk_stops_it_and_it_goes_on(name, undisturbed, tmp_path, monkey
         ({"train": {"output": "x"}}, r"train\.output is set by the campaign"),
         ({"train": {"model": {"cutof": 3.0}}}, r"model\.cutof.*Did you mean `cutoff`"),
         ({"explore": {"dynamics": {"pressures": [1.0]}}}, "as many as temperatures"),
+        ({"train": {"uncertainty": None}}, r"train\.uncertainty must not be null: select\.method: mixed asks for it"),
     ],
 )
 def test_wrong_settings_are_named(changes, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         parse_campaign(settings(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"explore": {"starts": "absent.xyz"}}, r"no file 'absent\.xyz'\. Correct explore\.starts"),
+        ({"start": {"model": "absent.asnq"}}, r"no file 'absent\.asnq'\. Correct start\.model"),
+        (
+            {"select": {"radius": 3.0}},
+            r"select\.radius must be at least the potential's cutoff, 3\.5 A\. Got 3 instead",
+        ),
+    ],
+)
+def test_what_would_fail_in_a_later_round_is_refused_before_the_first_label(changes, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        run_campaign(parse_campaign(settings(tmp_path, **changes)))
+    assert calls(tmp_path) == []
+
+
+def test_a_start_model_without_uncertainty_is_refused_where_it_is_asked_for(small_artifact, tmp_path):
+    with pytest.raises(ConfigError, match=r"carries no uncertainty, which select\.method: mixed asks for"):
+        run_campaign(parse_campaign(settings(tmp_path, start={"model": str(small_artifact)})))
+    assert calls(tmp_path) == []
+
+
+def test_starts_that_cannot_be_read_or_labelled_are_told(tmp_path):
+    values = settings(tmp_path / "a")
+    (tmp_path / "a" / "starts.extxyz").write_text("no structure\n")
+    with pytest.raises(ConfigError, match="cannot be read by ASE at index ':'"):
+        run_campaign(parse_campaign(values))
+    values = settings(tmp_path / "b")
+    atoms = bulk("Cu", cubic=True)
+    atoms.positions[0, 0] = 3.0  # the labeller does not converge on it
+    write(tmp_path / "b" / "starts.extxyz", [atoms, atoms])
+    with pytest.raises(CampaignError, match=r"Not one of the 2 first frames could be labelled; .*did not converge"):
+        run_campaign(parse_campaign(values))
 
 
 def test_paths_are_relative_to_the_file(tmp_path):

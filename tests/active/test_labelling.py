@@ -169,6 +169,12 @@ def test_names_that_mean_nothing_are_refused_at_once():
         make_labeller("nonsense")
     with pytest.raises(ValueError, match="must be an importable function"):
         make_labeller("labellers_for_tests:absent")
+    with pytest.raises(ValueError, match="cannot be made with the options"):
+        make_labeller("labellers_for_tests:faulty", directory="x")
+    with pytest.raises(ValueError, match="must be a calculator that gives energy and forces"):
+        make_labeller("os:getcwd")
+    with pytest.raises(ValueError, match="Silent gives no forces"):
+        make_labeller("labellers_for_tests:Silent")
     with pytest.raises(ValueError, match="must be plain"):
         make_labeller("labellers_for_tests:faulty", folder=object())
 
@@ -224,3 +230,19 @@ def test_dask_workers_label_and_their_failures_are_kept_apart(tmp_path):
         found = label_frames(frames, faulty(tmp_path), LabelStore(tmp_path / "labels.db"), client=client)
     assert len(found.frames) == 1
     assert {f.reason for f in found.failures} == {"crashed", "unconverged"}
+
+
+@pytest.mark.slow
+def test_a_killed_dask_worker_costs_nothing_but_its_label_under_way(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    frames = [copper(fault, 40 + k) for k, fault in enumerate((0, 7, 0))]
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        found = label_frames(frames, faulty(tmp_path), LabelStore(tmp_path / "labels.db"), client=client)
+    assert len(found.frames) == 3
+    assert found.failures == []
+    names = calls(tmp_path)
+    assert len(set(names)) == 3
+    assert len(names) <= 3 + 3  # results that only the killed worker held are computed again

@@ -8,7 +8,9 @@ from ase import Atoms
 from ase.build import bulk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_systems import small_atoms
 
+from asenequip import AllegroCalculator
 from asenequip.active import cut_out, drop_duplicates, farthest_points, select, select_frames
 from asenequip.active.novelty import Novelty, Sparsity
 from asenequip.active.selection import METHODS, describe_frames
@@ -28,7 +30,7 @@ def test_farthest_points_on_a_line_are_the_ends_then_the_middle():
     assert line[farthest_points(line, 3, known=np.array([[0.0]])), 0].tolist() == [10, 5, 7.4]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_farthest_points_leave_at_most_twice_the_least_distance(seed, count):
     """Gonzalez's bound, against the best choice by trying all."""
@@ -54,6 +56,43 @@ def test_nothing_is_chosen_twice_and_duplicates_never():
         assert len(chosen) == 5
         assert len({tuple(points[k]) for k in chosen}) == 5
     assert drop_duplicates(points, known=points[:3]).tolist() == [3, 6, 9, 12]
+
+
+def test_of_many_points_each_is_kept_once():
+    """20,000 points at whole numbers, each but the first 5000 a copy of one of these that is off by little."""
+    rng = np.random.default_rng(0)
+    corners = np.unique(rng.integers(0, 1000, (6000, 8)), axis=0)[:5000].astype(float)
+    copies = corners[rng.integers(0, 5000, 15_000)] + rng.uniform(-1e-5, 1e-5, (15_000, 8))
+    points = np.concatenate([corners, copies])
+    assert drop_duplicates(points).tolist() == list(range(5000))
+    assert drop_duplicates(points, known=copies[:3000] + 1e-5).size == 5000 - len(
+        np.unique(copies[:3000].round(), axis=0)
+    )
+
+
+@given(st.lists(st.integers(0, 12), max_size=12), st.lists(st.integers(0, 12), max_size=3), st.integers(0, 3))
+def test_duplicates_are_those_near_an_earlier_one_that_is_kept(values, known, reach):
+    kept: list[int] = []
+    for k, value in enumerate(values):
+        if all(abs(value - other) > reach for other in [*known, *(values[j] for j in kept)]):
+            kept.append(k)
+    points, before = (np.array(group, float).reshape(-1, 1) for group in (values, known))
+    assert drop_duplicates(points, before, reach + 0.5).tolist() == kept
+
+
+def test_copies_that_are_moved_turned_or_renumbered_are_duplicates_in_single_precision(small_artifact):
+    calculator = AllegroCalculator(small_artifact, device="cpu")
+    frames = [small_atoms(k) for k in range(6)]
+    rng = np.random.default_rng(0)
+    copies = [atoms[rng.permutation(len(atoms))] for atoms in frames]
+    for atoms in copies:
+        atoms.rotate(40, (1, 2, 3), rotate_cell=True)
+        atoms.translate([0.3, -1.2, 0.7])
+    shaken = [atoms.copy() for atoms in frames]
+    for k, atoms in enumerate(shaken):
+        atoms.rattle(0.01, seed=k)
+    found = select_frames([*frames, *copies, *shaken], 18, calculator.descriptors, method="diverse")
+    assert sorted(found.indices.tolist()) == [*range(6), *range(12, 18)]
 
 
 def test_uncertain_takes_the_largest_and_mixed_spreads_them():
@@ -146,6 +185,8 @@ def test_novelty_is_one_at_the_edge_of_the_known_and_infinite_for_new_elements()
     assert np.median(inside) < 1 < outside.min()
     assert np.isinf(judge(bulk("Al"))).all()
     assert judge.log_density(bulk("Cu", "bcc", a=2.7, cubic=True)).max() < np.median(judge.log_density(frames[11]))
+    with pytest.raises(ValueError, match=r"at least 5 known environments of Cu\. The known frames have 4"):
+        Novelty(coordination, k=3).fit([bulk("Cu", cubic=True)])
 
 
 def blobs(shares: dict[float, int], width: float, seed: int) -> Atoms:
