@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def main() -> None:
         write(folder / "copper.extxyz", bulk("Cu", cubic=True).repeat(2))
         settings = {"steps": steps, "beads": 16, "driver": ipi.__file__, "model": emt_artifact()}
         (folder / "input.xml").write_text(INPUT.format(**settings))
-        subprocess.run(["i-pi", "input.xml"], cwd=folder, check=True)
+        program = Path(sys.executable).with_name("i-pi")  # where the command is on the path: "i-pi"
+        subprocess.run([sys.executable, str(program), "input.xml"], cwd=folder, check=True)
         print((folder / "run.out").read_text())
 
 
