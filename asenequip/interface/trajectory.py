@@ -120,7 +120,7 @@ def _slice(index: str) -> slice:
 
 def _is_dump(path: str) -> bool:
     with _open(path) as file:
-        return file.readline().startswith(_DUMP)
+        return file.readline().startswith("ITEM: ")
 
 
 def _open(path: str) -> io.TextIOWrapper:
@@ -133,7 +133,7 @@ def _open(path: str) -> io.TextIOWrapper:
 
 def _dump_length(path: str) -> int:
     with _open(path) as file:
-        return sum(line.startswith(_DUMP) for line in file)
+        return sum(1 for _ in _chunks(file))
 
 
 def _read_dump(path: str, chosen: slice, start: Atoms | None) -> Iterator[Atoms]:
@@ -170,15 +170,21 @@ def _read_dump(path: str, chosen: slice, start: Atoms | None) -> Iterator[Atoms]
 
 
 def _chunks(file: Iterable[str]) -> Iterator[str]:
-    """The text of each frame."""
+    """The text of each whole frame: where a run was killed while it wrote, one may end early."""
     lines: list[str] = []
-    for line in file:
-        if line.startswith(_DUMP) and lines:
-            yield "".join(lines)
+    for line in itertools.chain(file, [_DUMP]):
+        if line.startswith(_DUMP):
+            if _is_whole(lines):
+                yield "".join(lines)
             lines = []
         lines.append(line)
-    if lines:
-        yield "".join(lines)
+
+
+def _is_whole(lines: list[str]) -> bool:
+    items = {line.split()[1]: k for k, line in enumerate(lines[:20]) if line.startswith("ITEM: ")}
+    if "ATOMS" not in items or not lines[-1].endswith("\n"):
+        return False
+    return len(lines) > items["ATOMS"] + int(lines[items["NUMBER"] + 1])
 
 
 def _says_elements(text: str) -> bool:

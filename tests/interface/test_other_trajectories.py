@@ -220,6 +220,17 @@ def test_a_frame_that_a_restarted_run_dumped_again_counts_once(tmp_path):
     assert_allclose([s.time for s in stream(path, timestep=2.0)], 0.2 * np.arange(6))
 
 
+@pytest.mark.parametrize("left", [0.4, 0.97, 0.999])
+def test_a_frame_of_a_dump_that_a_killed_run_left_unfinished_is_passed_over(left, tmp_path):
+    frames, path = walkers(6), tmp_path / "a.dump"
+    write_dump(path, frames, elements=True)
+    *whole, last = path.read_text().split("ITEM: TIMESTEP")
+    heading = "ITEM: UNITS\nmetal\nITEM: TIME\n0\n"  # as dump_modify can ask for
+    path.write_text(heading + "ITEM: TIMESTEP".join([*whole, last[: int(left * len(last))]]))
+    assert count_frames(path) == 5
+    assert [atoms.info["timestep"] for atoms in open_frames(path)] == [0, 100, 200, 300, 400]
+
+
 def test_lammps_itself_is_read(tmp_path, sodium):
     """Its own dump of its own run, beside the positions that it holds in memory."""
     load_mpi()
