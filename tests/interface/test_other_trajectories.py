@@ -381,6 +381,18 @@ def test_bond_order_of_classes_is_that_of_their_crystals():
     assert_allclose(analysis.result().order.value, [[0.191, 0.575], [0.097, 0.485]], atol=1e-3)
 
 
+def test_limits_name_a_step_too_far_and_what_is_not_known(sodium):
+    frames = vibrating(sodium, 12, noise=0.0)
+    frames[6].positions[3] += 0.3 * frames[6].cell.array[0]  # the shortest height of the cell is that of x and y
+    warnings = "\n".join(summarise(analyse(frames, choices=Choices(references=(), **FEW)))["warnings"])
+    assert "An atom moved by 30% of the cell" in warnings
+    assert "The frames have no velocities" in warnings
+    known = Choices(references=(), temperature=300.0, **FEW)
+    calm = "\n".join(summarise(analyse(vibrating(sodium, 12), choices=known))["warnings"])
+    assert "moved by" not in calm
+    assert "velocities" not in calm
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
