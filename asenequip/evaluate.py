@@ -18,7 +18,7 @@ from asenequip.fused.batch import FusedBatch
 from asenequip.fused.engine import FusedEngine
 from asenequip.graph import Graph, atom_types, check_geometry, graph_of, input_errors, join_graphs
 from asenequip.listcache import ListCache
-from asenequip.model.derivatives import Derivatives, Slopes, evaluate_derivatives
+from asenequip.model.derivatives import Derivatives, Slopes, evaluate_derivatives, local_blocks
 from asenequip.model.hessian import hessian
 from asenequip.resident import ResidentEngine
 from asenequip.results import PROPERTIES, Outcome, Results, results_of
@@ -72,7 +72,8 @@ class Evaluator:
     compiled : bool, optional
         True: the compiled form or an error; False: the eager network; None: on a CPU fused for float32 where it can be
         built (else eager, said once), fused for bfloat16, and eager for float64. On a GPU, where compiling takes a
-        minute, None takes the compiled graph that ``asenequip compile`` has made, else the eager network.
+        minute, None takes the compiled graph that ``asenequip compile`` has made, else the eager network. Hessians and
+        descriptors come from the eager network always, on a CPU virials too.
     """
 
     def __init__(
@@ -227,26 +228,33 @@ class Evaluator:
         (n, S (L+1)) float64
         """
         graph = self.graph(atoms)
+        vectors = graph.vectors()
+        found = []
         with torch.no_grad():
-            features = self.model(graph).features.to(torch.float64)
-            total = features.new_zeros(graph.num_atoms, features.shape[1]).index_add(0, graph.centers, features)
-            return (total * self.model.inverse_norm[graph.types].unsqueeze(1)).cpu().numpy()
+            for edges, inputs in local_blocks(graph, self.max_edges):
+                types, _, centers, _ = inputs
+                features = self.model.local(vectors[edges], *inputs).features.to(torch.float64)
+                total = features.new_zeros(len(types), features.shape[1]).index_add(0, centers, features)
+                found.append(total * self.model.inverse_norm[types].unsqueeze(1))
+        return torch.cat(found).cpu().numpy()
 
     def _batches(self, frames: Sequence[Atoms], found: list[Outcome | None]) -> Iterator[tuple[list[int], list[Graph]]]:
         """Places and graphs of structures to be joined; errors of the others go to ``found``."""
         places: list[int] = []
         graphs: list[Graph] = []
+        edges = 0
         for k, atoms in enumerate(frames):
             try:
                 graph = self.graph(atoms)
             except BAD_STRUCTURE as error:
                 found[k] = error
                 continue
-            if graphs and sum(other.num_edges for other in graphs) + graph.num_edges > self.max_edges:
+            if graphs and edges + graph.num_edges > self.max_edges:
                 yield places, graphs
-                places, graphs = [], []
+                places, graphs, edges = [], [], 0
             places.append(k)
             graphs.append(graph)
+            edges += graph.num_edges
         if graphs:
             yield places, graphs
 

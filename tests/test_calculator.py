@@ -17,8 +17,9 @@ from small_systems import small_atoms, small_model
 
 from asenequip import AllegroCalculator
 from asenequip.artifact import Potential, load_artifact
-from asenequip.evaluate import resolve_device
+from asenequip.evaluate import Evaluator, resolve_device
 from asenequip.kernels import native
+from asenequip.model.allegro import ModelOutput
 from asenequip.testing import DOUBLE, SINGLE, Tolerances, check_calculator, check_names
 
 PRECISIONS = {"float64": DOUBLE, "float32": SINGLE}
@@ -75,8 +76,6 @@ def test_the_order_of_evaluation_does_not_matter(calc: AllegroCalculator) -> Non
 
 
 def test_blocks_of_edges_do_not_change_the_numbers(small_artifact: Path) -> None:
-    from asenequip.evaluate import Evaluator
-
     atoms = small_atoms().repeat((2, 2, 1))
     whole, blocks = (
         Evaluator(small_artifact, device="cpu", dtype="float64", max_edges=m).evaluate([atoms])[0] for m in (10**6, 37)
@@ -293,6 +292,22 @@ def test_descriptors_are_invariant_and_local(small_artifact: Path) -> None:
     assert np.abs(calc.descriptors(turned) - descriptors).max() < 1e-10
     assert np.abs(calc.descriptors(guest)[:5] - descriptors).max() < 1e-12
     assert not calc.descriptors(guest)[5].any()
+
+
+def test_descriptors_are_bounded_by_the_budget_of_edges(small_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    atoms = small_atoms() * (2, 2, 1)
+    whole = Evaluator(small_artifact, device="cpu", dtype="float64").descriptors(atoms)
+    bounded = Evaluator(small_artifact, device="cpu", dtype="float64", max_edges=100)
+    local, blocks = bounded.model.local, []
+
+    def counted(vectors: torch.Tensor, *inputs: torch.Tensor) -> ModelOutput:
+        blocks.append(len(vectors))
+        return local(vectors, *inputs)
+
+    monkeypatch.setattr(bounded.model, "local", counted)
+    assert np.abs(bounded.descriptors(atoms) - whole).max() < 1e-12
+    assert len(blocks) > 1
+    assert max(blocks) <= 100
 
 
 def test_predict_gives_labelled_copies(small_artifact: Path) -> None:

@@ -70,12 +70,8 @@ def evaluate_derivatives(
     compiled = None if create_graph or last_layer else slopes
     with torch.enable_grad():
         vectors = graph.vectors().detach()
-        neighbor_types = graph.types.index_select(0, graph.neighbors)
         energies, gradients, layers = [], [], []
-        for atoms, edges in _blocks(graph, max_edges):
-            start, ptr = graph.ptr[atoms.start], graph.ptr[atoms.start : atoms.stop + 1]
-            centers = graph.centers[edges] - atoms.start
-            inputs = (graph.types[atoms], neighbor_types[edges], centers, ptr - start)
+        for edges, inputs in local_blocks(graph, max_edges):
             if compiled is not None:
                 energy, gradient = compiled(vectors[edges], *inputs)
                 energies.append(energy)
@@ -87,8 +83,9 @@ def evaluate_derivatives(
             energies.append(output.energies if create_graph else output.energies.detach())
             gradients.append(gradient)
             if last_layer:
+                types, _, centers, _ = inputs
                 with torch.no_grad():
-                    layers.append(model.last_layer(output, centers, atoms.stop - atoms.start))
+                    layers.append(model.last_layer(output, centers, len(types)))
         found = assemble(graph, vectors, torch.cat(gradients), torch.cat(energies))
         return replace(found, last_layer=torch.cat(layers)) if last_layer else found
 
@@ -108,10 +105,23 @@ def slopes_of(model: Allegro) -> Slopes:
     return slopes
 
 
-def _blocks(graph: Graph, max_edges: int | None) -> Iterable[tuple[slice, slice]]:
-    if max_edges is None or graph.num_edges <= max_edges:  # and a device need not be waited for
-        return [(slice(0, graph.num_centers), slice(0, graph.num_edges))]
-    return edge_blocks(graph.ptr.cpu().numpy(), max_edges)
+def local_blocks(graph: Graph, max_edges: int | None) -> Iterator[tuple[slice, tuple[Tensor, Tensor, Tensor, Tensor]]]:
+    """The graph in blocks of centres with about ``max_edges`` edges each, all at once for None.
+
+    Yields
+    ------
+    edges : slice
+        Edges of the block's centres.
+    inputs : tuple of Tensor
+        What `Allegro.local` takes after the edge vectors: types, neighbor_types, centers, ptr.
+    """
+    neighbor_types = graph.types.index_select(0, graph.neighbors)
+    blocks: Iterable[tuple[slice, slice]] = [(slice(0, graph.num_centers), slice(0, graph.num_edges))]
+    if max_edges is not None and graph.num_edges > max_edges:  # else a device need not be waited for
+        blocks = edge_blocks(graph.ptr.cpu().numpy(), max_edges)
+    for atoms, edges in blocks:
+        ptr = graph.ptr[atoms.start : atoms.stop + 1]
+        yield edges, (graph.types[atoms], neighbor_types[edges], graph.centers[edges] - atoms.start, ptr - ptr[0])
 
 
 def edge_blocks(ptr: np.ndarray, max_edges: int) -> Iterator[tuple[slice, slice]]:
