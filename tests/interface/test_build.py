@@ -37,7 +37,6 @@ def test_crystals_have_their_composition_and_bonds(name):
     assert_allclose(NeighbourSearch(atoms, 4.0).pairs()[2].min(), SHORTEST[name], atol=0.03)
 
 
-@pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")
 @pytest.mark.parametrize("name", FORMULAS)
 def test_crystals_have_their_space_group(name):
     spglib = pytest.importorskip("spglib")

@@ -48,7 +48,6 @@ def laue_group(name: str) -> np.ndarray:
     return lattice @ fractional @ np.linalg.inv(lattice)
 
 
-@pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING:DeprecationWarning")
 @pytest.mark.parametrize("name", LAUE_CLASSES)
 def test_laue_classes_have_the_independent_constants_of_the_textbook(name):
     constants, strains = LAUE_CLASSES[name]
