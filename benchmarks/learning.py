@@ -59,7 +59,12 @@ def small(folder: Path, seed: int, frames: int, steps: int, batch: int = 4, **mo
         "data": {"split": {"valid": 0.2, "test": 0, "seed": seed}},
         "model": {"cutoff": 4.5, "l_max": 1, "readout_width": 32, **sizes, **model},
         "loss": {"stress": 0.0},
-        "training": {"epochs": epochs, "batch_size": batch, "valid_every": max(1, epochs // 10)},
+        "training": {
+            "epochs": epochs,
+            "batch_size": batch,
+            "learning_rate": 0.01,
+            "valid_every": max(1, epochs // 10),
+        },
         "uncertainty": {"directions": 2},
         "output": str(folder / "run"),
         "seed": seed,

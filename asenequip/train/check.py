@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
+from ase import Atoms
 
 from asenequip.train.batching import pack
 from asenequip.train.config import Config, Dataset, Keys
@@ -29,6 +30,8 @@ _HIGH_STRESS = 1.0
 """eV/Angstrom^3, 160 GPa: where the largest component is above it on half of the frames, the unit is another."""
 _SAME_STRESS = 0.01
 """Relative: stress and virial of one frame differ by no more where both are right."""
+_ALIKE = 0.7
+"""Frames of a trajectory are nearer to the next than to those half the set away, at least by this factor."""
 _REACHED = 0.9
 """Part of the cutoff up to which the data should hold distances."""
 _MOST_NAMED = 5
@@ -52,7 +55,7 @@ def check_settings(config: Config) -> tuple[str, int]:
     found = lint(every, frames["isolated"], prepared.species, own_zeros)
     found += _virials(every, [ENERGY_UNITS[dataset.units.energy] for dataset in config.data.train])
     lines = [_summary(prepared), _estimate(prepared)]
-    lines += [f"note: {text}" for text in (*remarks(prepared), *_beyond(prepared))]
+    lines += [f"note: {text}" for text in (*remarks(prepared), *_beyond(prepared), *_kinship(config, frames))]
     lines += [f"problem: {text}" for text in found]
     lines.append(f"Problems found: {len(found)}." if found else "No problems found.")
     return "\n".join(lines), len(found)
@@ -236,6 +239,33 @@ def _beyond(prepared: Prepared) -> list[str]:
             "to that is never seen in training"
         )
     return out
+
+
+def _kinship(config: Config, frames: Mapping[str, Sequence[Frame]]) -> list[str]:
+    """Whether frames that follow one another are alike, as in a trajectory, and a random division separates them."""
+    drawn = [name for name in ("valid", "test") if frames[name] and not getattr(config.data, name)]
+    if config.data.split.method != "random" or not drawn:
+        return []
+    train = [frame.atoms for frame in frames["train"]]
+    near = [d for a, b in pairwise(train) if (d := _distance(a, b)) is not None]
+    far = [d for a, b in zip(train, train[len(train) // 2 :], strict=False) if (d := _distance(a, b)) is not None]
+    if min(len(near), len(far)) < 8 or np.median(near) > _ALIKE * np.median(far):
+        return []
+    return [
+        "frames that follow one another are alike, as in a trajectory, and the division is random: errors on frames "
+        "held out are flattering then. Set data.split.method: end, or group"
+    ]
+
+
+def _distance(first: Atoms, second: Atoms) -> float | None:
+    """Root mean square displacement between two frames, Angstrom; None where they are not of the same atoms."""
+    if not np.array_equal(first.numbers, second.numbers):
+        return None
+    moves = second.positions - first.positions
+    if first.cell.rank == 3:
+        parts = first.cell.scaled_positions(moves)
+        moves = first.cell.cartesian_positions(parts - np.round(parts) * first.pbc)
+    return float(np.sqrt((moves**2).sum(axis=1).mean()))
 
 
 def _close_atoms(frames: Sequence[Frame]) -> list[str]:

@@ -233,7 +233,7 @@ class Training(_Strict):
         default=None, description="Stop, learning rate fully decayed, after this time."
     )
     batch_size: PositiveInt | None = Field(
-        default=None, description="Frames per step; as many as hold 250 atoms if absent."
+        default=None, description="Frames per step; as many as hold 50 atoms if absent."
     )
     max_edges: PositiveInt | None = Field(default=None, description="Fewer frames per step where they have more edges.")
     pad: bool = Field(
@@ -242,7 +242,7 @@ class Training(_Strict):
     workers: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Processes that read and join batches ahead; 0: the training process does."
     )
-    learning_rate: PositiveFloat = 0.01
+    learning_rate: PositiveFloat = 0.02
     optimizer: Literal["adam", "adamw", "amsgrad", "muon", "schedule_free"] = Field(
         default="adam",
         description="muon: the matrices of the networks by Muon, everything else by AdamW; schedule_free: AdamW that "

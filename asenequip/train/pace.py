@@ -9,8 +9,8 @@ from asenequip.train.batching import epoch_order
 from asenequip.train.config import Config, Training
 from asenequip.train.table import FrameTable
 
-_ATOMS = 250
-"""Atoms of a step: fewer make noisy gradients, more make too few steps of the time."""
+_ATOMS = 50
+"""Atoms of a step: on a processor its time grows with them, and in equal time many small steps learn more."""
 _FRAMES = 32
 """Frames of a step, at most."""
 _STEPS = 10_000

@@ -173,6 +173,21 @@ def test_virial_that_contradicts_the_stress_is_told(
     assert frames in text
 
 
+@pytest.mark.parametrize(
+    ("order", "method", "told"), [("time", "random", True), ("time", "end", False), ("none", "random", False)]
+)
+def test_random_division_of_a_trajectory_is_remarked(
+    tmp_path: Path, settings: Callable[..., dict[str, Any]], order: str, method: str, told: bool
+) -> None:
+    frames = trajectory(strains=(1.0,), length=40)
+    if order == "none":
+        np.random.default_rng(0).shuffle(frames)
+    write(tmp_path / "md.extxyz", frames)
+    data = {"train": str(tmp_path / "md.extxyz"), "split": {"valid": 4, "test": 4, "method": method}}
+    text, _ = check_settings(parse_config(settings(data=data)))
+    assert ("frames that follow one another are alike" in text) == told, text
+
+
 def test_cutoff_that_does_not_suit_the_data_is_remarked(
     tmp_path: Path, settings: Callable[..., dict[str, Any]]
 ) -> None:

@@ -24,10 +24,10 @@ Settings = Callable[..., dict[str, Any]]
 @pytest.mark.parametrize(
     ("frames", "atoms", "batch", "epochs"),
     [
-        (400, 27, 9, 222),  # 250 atoms; 45 steps an epoch, 10,000 in all
+        (400, 27, 2, 50),  # 50 atoms; 200 steps an epoch, 10,000 in all
         (70, 416, 1, 143),
-        (10, 2, 32, 1000),  # 32 frames and 1000 epochs at most
-        (10**6, 50, 5, 20),  # 20 epochs at least
+        (10, 1.5, 32, 1000),  # 32 frames and 1000 epochs at most
+        (10**6, 10, 5, 20),  # 20 epochs at least
     ],
 )
 def test_open_settings_follow_from_the_frames(frames: int, atoms: float, batch: int, epochs: int) -> None:
@@ -51,7 +51,7 @@ def test_run_keeps_the_pace_that_it_found(data_file: Path, settings: Settings, t
     values = settings(data={"train": str(data_file)}, training=open_settings)
     fit(None, values)
     kept = RunDirectory(tmp_path / "run").config().training
-    assert (kept.batch_size, kept.valid_every) == (31, 25)  # cells of eight atoms, seven of them
+    assert (kept.batch_size, kept.valid_every) == (6, 12)  # cells of eight atoms, seven of them
     (tmp_path / "run").rename(tmp_path / "first")
     fit(None, values)
     (tmp_path / "run" / "summary.json").unlink()

@@ -50,7 +50,7 @@ def small_settings(folder: Path, **sections: Any) -> dict[str, Any]:
             "latent_width": 8,
             "readout_width": 8,
         },
-        "training": {"epochs": 3, "batch_size": 2, "valid_every": 1},
+        "training": {"epochs": 3, "batch_size": 2, "valid_every": 1, "learning_rate": 0.01},
         "output": str(folder / "run"),
         "threads": 1,
         "device": "cpu",
