@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 
 from asenequip.errors import parameter_error
 
@@ -88,9 +87,18 @@ def cut_out(
 
 def surroundings(atoms: Atoms, center: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """All other atoms and images within a radius of one atom: indices (m,) and vectors from it (m, 3), by distance."""
-    geometry = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    first, second, vectors = neighbor_list("ijD", geometry, radius)
-    mine = first == center
-    indices, vectors = second[mine], vectors[mine]
-    order = np.argsort(np.linalg.norm(vectors, axis=1), kind="stable")
-    return indices[order], vectors[order]
+    cell = atoms.cell.complete()
+    shares = cell.scaled_positions(atoms.positions - atoms.positions[center])
+    shares -= np.where(atoms.pbc, np.rint(shares), 0.0)
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell.array), axis=0)
+    most = np.where(atoms.pbc, np.floor(radius / heights + 0.5), 0).astype(int)
+    indices, vectors = [], []
+    for shift in np.ndindex(*(2 * most + 1)):
+        found = cell.cartesian_positions(shares + (np.array(shift) - most))
+        near = np.linalg.norm(found, axis=1) <= radius
+        near[center] &= bool(np.any(np.array(shift) != most))
+        indices.append(np.flatnonzero(near))
+        vectors.append(found[near])
+    every, offsets = np.concatenate(indices), np.concatenate(vectors)
+    order = np.argsort(np.linalg.norm(offsets, axis=1), kind="stable")
+    return every[order], offsets[order]
