@@ -142,7 +142,7 @@ def binding() -> list[dict[str, float]]:
     for edge in (3.27, 3.39, 3.51, 3.63, 3.75, 3.87, 3.99):
         atoms = bulk("Li", "bcc", a=edge, cubic=True).repeat(3)
         atoms.calc = TBLite(method="GFN1-xTB", verbosity=0)
-        rows.append({"a_A": edge, "energy_eV_per_atom": round(atoms.get_potential_energy() / len(atoms), 4)})
+        rows.append({"a_A": edge, "energy_eV_per_atom": round(float(atoms.get_potential_energy()) / len(atoms), 4)})
     return rows
 
 
