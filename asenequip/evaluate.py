@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from asenequip.fused.batch import FusedBatch
 from asenequip.fused.engine import FusedEngine
 from asenequip.graph import Graph, atom_types, check_geometry, graph_of, input_errors, join_graphs
 from asenequip.listcache import ListCache
+from asenequip.memory import in_parts_that_fit
 from asenequip.model.derivatives import Derivatives, Slopes, evaluate_derivatives, local_blocks
 from asenequip.model.hessian import hessian
 from asenequip.resident import ResidentEngine
@@ -171,7 +173,10 @@ class Evaluator:
         return results
 
     def outcomes(self, frames: Iterable[Atoms], *, last_layer: bool = False) -> list[Outcome]:
-        """As `evaluate`, but a structure that cannot be evaluated gives its error in place of results."""
+        """As `evaluate`, but a structure that cannot be evaluated gives its error in place of results.
+
+        Where memory does not suffice for the structures of a batch, they are evaluated in halves.
+        """
         frames = _as_list(frames, "Evaluator")
         if self.engine is not None:
             return FusedBatch(self.engine, self.lists, self.max_edges).outcomes(frames, last_layer)
@@ -179,8 +184,9 @@ class Evaluator:
             return [self._on_device(frames[0], self.resident)]
         found: list[Outcome | None] = [None] * len(frames)
         for places, graphs in self._batches(frames, found):
-            for k, results in zip(places, self._split(graphs, last_layer), strict=True):
-                found[k] = results
+            results = in_parts_that_fit(partial(self._split, last_layer=last_layer), graphs)
+            for k, outcome in zip(places, results, strict=True):
+                found[k] = outcome
         return [outcome for outcome in found if outcome is not None]
 
     def _on_device(self, atoms: Atoms, resident: ResidentEngine) -> Outcome:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _GROUP_FILES = {
     "": ("memory.max", "memory.current", "inactive_file"),
@@ -11,9 +15,12 @@ _GROUP_FILES = {
 }
 """Limit, usage, and the usage that is only file cache, by where the control groups of version 2 and 1 are mounted."""
 
+_PHRASES = ("can't allocate memory", "out of memory", "bad_alloc")
+"""Marks of a lack of memory in a RuntimeError: of torch's allocator on a CPU, of CUDA, and of C++."""
+
 
 class StructureTooLargeError(MemoryError):
-    """A structure that would not fit into the memory; the message says how large one may be."""
+    """A structure that does not fit into the memory."""
 
 
 def available_bytes(root: str | Path = "/") -> int | None:
@@ -101,4 +108,34 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory did not suffice, Python's or torch's, on any device."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _PHRASES)
+
+
+def in_parts_that_fit(
+    run: Callable[[Sequence[Item]], Sequence[Result]], structures: Sequence[Item]
+) -> list[Result | StructureTooLargeError]:
+    """What structures give together or, where memory does not suffice for that, in halves, and these in halves again.
+
+    Parameters
+    ----------
+    run : callable
+        Gives one result for each structure.
+    structures : sequence
+
+    Returns
+    -------
+    list
+        For each structure its result, or the error where memory does not suffice for it alone.
+    """
+    try:
+        return list(run(structures))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    # only here is the error gone, and with it what the failed attempt had allocated
+    if len(structures) == 1:
+        remedy = "Take a smaller structure or max_edges, or free memory that something else holds."
+        return [StructureTooLargeError(f"Memory did not suffice for one structure alone: {reason}\n{remedy}")]
+    middle = len(structures) // 2
+    return in_parts_that_fit(run, structures[:middle]) + in_parts_that_fit(run, structures[middle:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.calculators.calculator import InputError
 from hypothesis import given, settings
@@ -13,8 +14,10 @@ from small_systems import small_atoms
 from asenequip import AllegroCalculator
 from asenequip.batches import evaluate_each
 from asenequip.evaluate import Evaluator
+from asenequip.fused.engine import FusedEngine
 from asenequip.fused.lists import Structures, list_small
 from asenequip.kernels import native
+from asenequip.memory import StructureTooLargeError
 from asenequip.neighbors import find_edges
 from asenequip.testing.systems import systems
 
@@ -123,6 +126,63 @@ def test_the_budget_of_edges_does_not_change_a_bit(small_artifact):
         for a, b in zip(whole, parts, strict=True):
             for name, value in a.items():
                 np.testing.assert_array_equal(value, b[name])
+
+
+def small_memory(monkeypatch: pytest.MonkeyPatch, most_atoms: int, error: Exception) -> list[int]:
+    """Let evaluations of more atoms at once fail; gives the atoms of each that was begun."""
+    begun: list[int] = []
+    derivatives, run = Evaluator.derivatives, FusedEngine.run
+
+    def look_at(num_atoms):
+        begun.append(num_atoms)
+        if num_atoms > most_atoms:
+            raise error
+
+    def limited_derivatives(self, graph, *rest):
+        look_at(graph.num_atoms)
+        return derivatives(self, graph, *rest)
+
+    def limited_run(self, positions, *rest, **named):
+        look_at(len(positions))
+        return run(self, positions, *rest, **named)
+
+    monkeypatch.setattr(Evaluator, "derivatives", limited_derivatives)
+    monkeypatch.setattr(FusedEngine, "run", limited_run)
+    return begun
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])  # the fused engine, the network
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc"), torch.OutOfMemoryError("CUDA")])
+def test_a_batch_too_large_for_the_memory_is_halved(small_artifact, monkeypatch, dtype, error):
+    evaluator = Evaluator(small_artifact, device="cpu", dtype=dtype)
+    frames = [small_atoms(k) for k in range(7)]
+    alone = [evaluator.evaluate([atoms])[0] for atoms in frames]
+    begun = small_memory(monkeypatch, 10, error)
+    for found, wanted in zip(evaluator.evaluate(frames), alone, strict=True):
+        for name, value in wanted.items():
+            np.testing.assert_array_equal(found[name], value)
+    assert begun == [35, 15, 5, 10, 20, 10, 10]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_structure_too_large_for_the_memory_does_not_stop_the_others(small_artifact, monkeypatch, dtype):
+    evaluator = Evaluator(small_artifact, device="cpu", dtype=dtype)
+    frames = [small_atoms(0), small_atoms(1).repeat((1, 1, 3)), small_atoms(2)]
+    small_memory(monkeypatch, 12, RuntimeError("can't allocate memory: you tried to allocate 9 bytes.\n  at frame 0"))
+    first, wrong, last = evaluator.outcomes(frames)
+    sentence = r"for one structure alone: can't allocate .* 9 bytes\.\nTake a smaller"
+    with pytest.raises(StructureTooLargeError, match=sentence):
+        raise wrong
+    assert (first["forces"].shape, last["forces"].shape) == ((5, 3), (5, 3))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_other_errors_of_a_batch_are_not_taken_for_a_lack_of_memory(small_artifact, monkeypatch, dtype):
+    evaluator = Evaluator(small_artifact, device="cpu", dtype=dtype)
+    begun = small_memory(monkeypatch, 10, RuntimeError("expected a tensor of another shape"))
+    with pytest.raises(RuntimeError, match="another shape"):
+        evaluator.outcomes([small_atoms(k) for k in range(4)])
+    assert begun == [20]
 
 
 def test_large_and_small_structures_keep_their_order(small_artifact):

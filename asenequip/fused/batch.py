@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from ase import Atoms
@@ -12,6 +13,7 @@ from asenequip.fused.engine import CoincidingAtomsError, FusedEngine
 from asenequip.fused.lists import Structures, list_small
 from asenequip.graph import atom_types, check_geometry, coinciding_atoms, input_errors, number_types
 from asenequip.listcache import ListCache
+from asenequip.memory import in_parts_that_fit
 from asenequip.neighbors import is_skewed
 from asenequip.results import Outcome, Results, results_of
 
@@ -44,7 +46,8 @@ class FusedBatch:
             return [self._alone(atoms, last_layer) for atoms in frames]
         found: list[Outcome | None] = [None] * len(frames)
         for part in self._parts(frames, small):
-            for k, outcome in zip(part, self._together([frames[k] for k in part], last_layer), strict=True):
+            outcomes = in_parts_that_fit(partial(self._together, last_layer=last_layer), [frames[k] for k in part])
+            for k, outcome in zip(part, outcomes, strict=True):
                 found[k] = outcome
         return [self._alone(frames[k], last_layer) if known is None else known for k, known in enumerate(found)]
 
