@@ -65,7 +65,7 @@ def lengthen(run: dict, pool: list[Atoms], tests: dict[str, list[Atoms]], option
     seed, size, began = run["seed"], options.sizes[len(run["rows"])], time.process_time()
     start = str(options.frames / run["models"][-1]) if run["models"] else None
     take_labels(run, pool, size, options)
-    folder = options.frames / f"{run['strategy']} {seed} {size} {options.steps}"
+    folder = options.frames / f"{record_name(options)} {run['strategy']} {seed} {size} {options.steps}"
     folder.mkdir(parents=True, exist_ok=True)
     model = {"cutoff": options.cutoff, "species": sorted({s for atoms in pool for s in atoms.symbols})}
     settings = {**small(folder, seed, size, options.steps, options.batch, **model), "start": start}
@@ -75,6 +75,7 @@ def lengthen(run: dict, pool: list[Atoms], tests: dict[str, list[Atoms]], option
         settings["data"][role] = str(folder / f"{role}.extxyz")
     if "energy" not in pool[0].calc.results:
         settings["loss"] = {"energy": 0.0, "stress": 0.0}
+    settings["loss"] = {**settings["loss"], "kind": options.loss}
     calculator = AllegroCalculator(fit(None, settings).path, device="cpu")
     errors = {test: force_rmse(calculator, frames) for test, frames in tests.items()}
     row = {"labels": size, "atoms": sum(len(pool[k]) for k in run["taken"] + run["fresh"]), **errors}
@@ -94,36 +95,36 @@ def curves(options: argparse.Namespace) -> None:
     """Cu-Au-Ni."""
     for seed in options.seeds:
         pool, tests = kept_frames(str(seed), options.frames, partial(emt_frames, seed))
-        add_runs("curve", pool, tests, seed, options)
-    write_record("curve", earlier("curve", options), options, {"labels by": "ase.calculators.emt.EMT", "pool": ALLOYS})
-    draw(earlier("curve", options), ["1200 K", "compressed by 6 % a side, 1200 K"], "curve")
+        add_runs(pool, tests, seed, options)
+    write_record(options, {"labels by": "ase.calculators.emt.EMT", "pool": ALLOYS})
+    draw(options, ["1200 K", "compressed by 6 % a side, 1200 K"])
 
 
-def add_runs(
-    name: str,
-    pool: list[Atoms],
-    tests: dict[str, list[Atoms]],
-    seed: int,
-    options: argparse.Namespace,
-) -> None:
+def add_runs(pool: list[Atoms], tests: dict[str, list[Atoms]], seed: int, options: argparse.Namespace) -> None:
     """Learning curves of one seed that are not in the record yet, each row written when it is there."""
     for strategy in options.strategies:
-        run = begun(name, strategy, seed, options)
+        run = begun(strategy, seed, options)
         while len(run["rows"]) < len(options.sizes):
             lengthen(run, pool, tests, options)
-            others = [run for run in earlier(name, options) if (run["strategy"], run["seed"]) != (strategy, seed)]
-            keep(name, {**same_for_all(options), "runs": [*others, run]})
+            others = [run for run in earlier(options) if (run["strategy"], run["seed"]) != (strategy, seed)]
+            keep(record_name(options), {**same_for_all(options), "runs": [*others, run]})
 
 
-def write_record(name: str, runs: list[dict], options: argparse.Namespace, account: dict[str, object]) -> None:
+def record_name(options: argparse.Namespace) -> str:
+    """Of the record of these runs; each loss has one of its own."""
+    return options.what if options.loss == "mse" else f"{options.what}_{options.loss}"
+
+
+def write_record(options: argparse.Namespace, account: dict[str, object]) -> None:
     """Runs with what was learned from, under "pool" the sizes of its parts in order, and with what follows."""
+    runs = earlier(options)
     found = {**account, **same_for_all(options), **summary(runs, options.sizes, account["pool"])}
-    keep(name, {**found, "runs": runs})
+    keep(record_name(options), {**found, "runs": runs})
 
 
-def begun(name: str, strategy: str, seed: int, options: argparse.Namespace) -> dict:
+def begun(strategy: str, seed: int, options: argparse.Namespace) -> dict:
     """What earlier calls have of a run, or its first labels and potential, which all strategies share."""
-    same = [run for run in earlier(name, options) if run["seed"] == seed]
+    same = [run for run in earlier(options) if run["seed"] == seed]
     for run in same:
         if run["strategy"] == strategy:
             return run
@@ -141,7 +142,7 @@ def same_for_all(options: argparse.Namespace) -> dict[str, object]:
     return {**shared, "share of random labels that choose the epoch": VALID}
 
 
-def earlier(name: str, options: argparse.Namespace) -> list[dict]:
+def earlier(options: argparse.Namespace) -> list[dict]:
     """Runs of earlier calls, to be added to.
 
     Raises
@@ -149,7 +150,7 @@ def earlier(name: str, options: argparse.Namespace) -> list[dict]:
     SystemExit
         If they have other settings.
     """
-    path = RESULTS / f"active_{name}.json"
+    path = RESULTS / f"active_{record_name(options)}.json"
     if not path.exists():
         return []
     found = json.loads(path.read_text())
@@ -159,12 +160,12 @@ def earlier(name: str, options: argparse.Namespace) -> list[dict]:
     return found["runs"]
 
 
-def drop_runs(name: str, options: argparse.Namespace) -> None:
+def drop_runs(options: argparse.Namespace) -> None:
     """Take the runs that are to be made again, by strategy and seed, out of the record."""
-    runs = earlier(name, options)
+    runs = earlier(options)
     kept = [run for run in runs if run["strategy"] not in options.again or run["seed"] not in options.seeds]
     if len(kept) < len(runs):
-        path = RESULTS / f"active_{name}.json"
+        path = RESULTS / f"active_{record_name(options)}.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "runs": kept}, indent=1) + "\n")
 
 
@@ -212,11 +213,11 @@ def labels_for(level: float, sizes: list[int], errors: list[float]) -> float | N
     return None
 
 
-def draw(runs: list[dict], tests: list[str], name: str) -> None:
+def draw(options: argparse.Namespace, tests: list[str]) -> None:
     """Learning curves, one panel per test, every seed thin and the mean thick."""
     from matplotlib.figure import Figure
 
-    runs = [run for run in runs if len(run["rows"]) == max(len(other["rows"]) for other in runs)]
+    runs = [run for run in earlier(options) if len(run["rows"]) == len(options.sizes)]
     figure = Figure(figsize=(4.6 * len(tests), 3.8), layout="constrained")
     for axes, test in zip(np.atleast_1d(figure.subplots(1, len(tests))), tests, strict=True):
         for k, strategy in enumerate(STRATEGIES):
@@ -231,26 +232,26 @@ def draw(runs: list[dict], tests: list[str], name: str) -> None:
         axes.set_xticks(sizes, map(str, sizes))
         axes.set_xticks([], minor=True)
         axes.legend()
-    figure.savefig(RESULTS / f"active_{name}.png", dpi=130)
+    figure.savefig(RESULTS / f"active_{record_name(options)}.png", dpi=130)
 
 
 def molecules(options: argparse.Namespace) -> None:
     """Ethanol, acetamide and acetic acid: one pool, three choices of the first labels and weights."""
     pool, tests = kept_frames("molecules", options.frames, lambda: molecule_frames(0))
     for seed in options.seeds:
-        add_runs("molecules", pool, tests, seed, options)
-    write_record("molecules", earlier("molecules", options), options, {"labels by": "GFN1-xTB", "pool": MOLECULES})
-    draw(earlier("molecules", options), list(tests), "molecules")
+        add_runs(pool, tests, seed, options)
+    write_record(options, {"labels by": "GFN1-xTB", "pool": MOLECULES})
+    draw(options, list(tests))
 
 
 def pools(options: argparse.Namespace) -> None:
     """Published DFT frames."""
     pool, tests, sizes = published_frames(options.data)
     for seed in options.seeds:
-        add_runs("pool", pool, tests, seed, options)
+        add_runs(pool, tests, seed, options)
     account = {"pool": sizes, "tests": {name: len(frames) for name, frames in tests.items()}}
-    write_record("pool", earlier("pool", options), options, account)
-    draw(earlier("pool", options), [*tests, ALL], "pool")
+    write_record(options, account)
+    draw(options, [*tests, ALL])
 
 
 def main() -> None:
@@ -266,10 +267,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--cutoff", type=float, default=4.5, help="Å")
+    parser.add_argument("--loss", choices=("mse", "huber"), default="mse", help="form of the penalty in training")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.frames = options.frames or Path(tempfile.mkdtemp())
-    drop_runs(options.what, options)
+    drop_runs(options)
     {"curve": curves, "molecules": molecules, "pool": pools}[options.what](options)
 
 

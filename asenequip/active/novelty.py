@@ -12,6 +12,9 @@ from asenequip.cluster import BMTI, DensityPeaks, EnvironmentClusters, KStarNN
 from asenequip.cluster.neighbours import cross_neighbours, nearest_neighbours
 from asenequip.errors import parameter_error
 
+_FEWEST = 12
+"""Environments of an element that the test of density peaks needs to tell anything."""
+
 
 class Novelty:
     """Distance of environments to the nearest known ones, in units of the known ones' own distances.
@@ -162,7 +165,20 @@ class Sparsity:
         self.max_points, self.seed = max_points, seed
 
     def fit(self, frames: Sequence[Atoms]) -> Sparsity:
-        """Take the environments of frames as the known ones."""
+        """Take the environments of frames as the known ones.
+
+        Raises
+        ------
+        ValueError
+            If an element has too few environments for clusters.
+        """
+        numbers = np.concatenate([atoms.numbers for atoms in frames]) if len(frames) else np.zeros(0, int)
+        for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
+            if count < _FEWEST:
+                raise ValueError(
+                    f"Clusters need at least {_FEWEST} known environments of {chemical_symbols[number]}. "
+                    f"The known frames have {count}.\nAdd frames to these, or choose by another method."
+                )
         self.clusters_ = EnvironmentClusters(
             self.descriptor,
             z=self.z,

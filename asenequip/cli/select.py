@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,7 @@ from asenequip.cli.common import (
     Model,
     Output,
     check_output,
+    number_in_file,
     open_calculator,
     read_frames,
     table,
@@ -22,6 +24,9 @@ from asenequip.cli.common import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from ase import Atoms
+
     from asenequip.calculator import AllegroCalculator
 
 Method = Annotated[
@@ -66,15 +71,18 @@ def select(
     candidates = read_frames(frames, index)
     calculator = open_calculator(model, device, dtype)
     _check(method, known, radius, calculator)
+    labelled = read_frames(known) if known is not None else []
     found = select_frames(
         candidates,
         count,
-        calculator.descriptors,
+        _describer(calculator, (frames, index, candidates), (known, ":", labelled)),
         method=method,
         uncertainty=lambda atoms: frame_deviation(calculator.evaluator, atoms),
-        known=read_frames(known) if known is not None else [],
+        known=labelled,
         seed=seed,
     )
+    if not len(found.indices):
+        raise ValueError(f"Every structure of '{frames}' is a copy of a known one.\nGive others; nothing was written.")
     chosen = []
     for k, reason in zip(found.indices, found.reasons, strict=True):
         atoms = candidates[k].copy()
@@ -87,6 +95,27 @@ def select(
     rows = [["candidate", "atoms", "reason"]]
     rows += [[str(k), str(len(a)), r] for k, a, r in zip(found.indices, chosen, found.reasons, strict=True)]
     typer.echo(table(rows, left=True))
+
+
+def _describer(
+    calculator: AllegroCalculator, *groups: tuple[Path | None, str, list[Atoms]]
+) -> Callable[[Atoms], np.ndarray]:
+    """The potential's descriptors, with errors that name the structure by its file (path, index, what was read)."""
+    from asenequip.errors import BAD_STRUCTURE
+
+    names = {
+        id(atoms): f"{path}, structure {number_in_file(index, k)}"
+        for path, index, structures in groups
+        for k, atoms in enumerate(structures)
+    }
+
+    def describe(atoms: Atoms) -> np.ndarray:
+        try:
+            return calculator.descriptors(atoms)
+        except BAD_STRUCTURE as error:
+            raise ValueError(f"{names[id(atoms)]}: {error}") from error
+
+    return describe
 
 
 def _check(method: str, known: Path | None, radius: float | None, calculator: AllegroCalculator) -> None:

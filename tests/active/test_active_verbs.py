@@ -126,6 +126,17 @@ def test_select_says_what_is_missing_in_the_words_of_its_flags(words, copper, sm
     assert "parameter of" not in text
 
 
+def test_select_names_a_bad_structure_by_its_file_and_a_pool_of_copies(copper, small_artifact, tmp_path):
+    frames = read(copper, ":")
+    frames[3].positions[0] = np.nan
+    write(tmp_path / "bad.extxyz", frames)
+    words = ["-m", small_artifact, "--method", "diverse", "-o", tmp_path / "x.extxyz", "--device", "cpu"]
+    text = run("select", tmp_path / "bad.extxyz", *words, "--index", "1:", code=2)
+    assert "bad.extxyz, structure 3: " in text
+    assert "is a copy of a known one" in run("select", copper, *words, "--known", copper, code=2)
+    assert not (tmp_path / "x.extxyz").exists()
+
+
 def test_label_refuses_limits_that_mean_nothing(copper, tmp_path):
     for flag in ("--timeout", "--max-force"):
         text = run("label", copper, "-c", "emt", "-o", tmp_path / "x.extxyz", flag, -1, code=2)

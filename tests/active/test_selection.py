@@ -187,6 +187,8 @@ def test_novelty_is_one_at_the_edge_of_the_known_and_infinite_for_new_elements()
     assert judge.log_density(bulk("Cu", "bcc", a=2.7, cubic=True)).max() < np.median(judge.log_density(frames[11]))
     with pytest.raises(ValueError, match=r"at least 5 known environments of Cu\. The known frames have 4"):
         Novelty(coordination, k=3).fit([bulk("Cu", cubic=True)])
+    with pytest.raises(ValueError, match=r"at least 12 known environments of Cu\. The known frames have 4"):
+        Sparsity(coordination).fit([bulk("Cu", cubic=True)])
 
 
 def blobs(shares: dict[float, int], width: float, seed: int) -> Atoms:
