@@ -11,7 +11,6 @@ import weakref
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,13 @@ from ase import Atoms
 
 import asenequip
 from asenequip.artifact import Potential, default_golden, golden_atoms, verify
-from asenequip.files import remove_oldest, replace_file
+from asenequip.files import mark_used, remove_oldest, replace_file
 from asenequip.fused.engine import FusedEngine, has_bfloat16, vector_lanes
 from asenequip.fused.fold import RadialTable, fold, tabulate
 from asenequip.fused.plan import Plan, unsupported
 from asenequip.graph import graph_of
 from asenequip.kernels import native
-from asenequip.kernels.native import cache_directory
+from asenequip.kernels.native import CACHE_BYTES, cache_directory
 from asenequip.kernels.ops import use_backend
 from asenequip.model.allegro import Allegro
 from asenequip.model.derivatives import Derivatives, evaluate_derivatives
@@ -50,9 +49,6 @@ BFLOAT16_TOLERANCE = 0.05
 
 RELATIVE_TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "tf32": 1e-2, "bfloat16": BFLOAT16_TOLERANCE}
 """The same for each precision of the network."""
-
-_CACHE_BYTES = 2 << 30
-"""Most bytes of compiled forms in the cache; beyond it, those used longest ago are removed."""
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Energies (n,) eV, forces (n, 3) eV/Angstrom, virials (n, 3, 3) eV."""
@@ -305,8 +301,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         report = json.loads(str(arrays.pop("report")))
-        with suppress(OSError):
-            path.touch()
+        mark_used(path)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return arrays, report
@@ -319,6 +314,6 @@ def _write(path: Path, arrays: dict[str, np.ndarray], report: dict[str, Any]) ->
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(path, buffer.getvalue())
-        remove_oldest(path.parent, _CACHE_BYTES)
+        remove_oldest(path.parent, CACHE_BYTES)
     except OSError as error:
         warnings.warn(f"The compiled potential could not be kept in '{path.parent}': {error}", stacklevel=2)

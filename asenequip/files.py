@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -109,28 +109,38 @@ def locked(path: Path, refusal: Exception) -> Iterator[None]:
         yield
 
 
-def remove_oldest(folder: Path, most_bytes: int) -> None:
+def mark_used(path: Path) -> None:
+    """Let a file count as used now, for `remove_oldest`; where that is not allowed its time stays."""
+    with suppress(OSError):
+        os.utime(path)
+
+
+def remove_oldest(folder: Path, most_bytes: int, keep: Collection[Path] = ()) -> None:
     """Remove those files of a folder that were used longest ago, as their times say, until the others fit.
+
+    What cannot be listed or removed stays: a cache that grows is no error.
 
     Parameters
     ----------
     folder : Path
     most_bytes : int
-        Most bytes of the files that stay, the newest of which stays however large it is.
+        Most bytes of the files that stay. Where none is to be kept, the newest stays however large it is.
+    keep : collection of Path
+        Files of the folder that stay in any case, and whose bytes count before those of the others.
     """
     files = []
-    for path in folder.iterdir():
-        try:
-            status = path.stat()
-        except OSError:  # removed by another process meanwhile
-            continue
-        if path.is_file():
-            files.append((status.st_mtime, status.st_size, path))
+    with suppress(OSError):
+        for path in folder.iterdir():
+            with suppress(OSError):  # removed by another process meanwhile
+                status = path.stat()
+                if path.is_file():
+                    files.append((path not in keep, -status.st_mtime, status.st_size, path))
     total = 0
-    for place, (_, size, path) in enumerate(sorted(files, reverse=True)):
+    for place, (removable, _, size, path) in enumerate(sorted(files)):
         total += size
-        if place and total > most_bytes:
-            path.unlink(missing_ok=True)
+        if place and removable and total > most_bytes:
+            with suppress(OSError):
+                path.unlink()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from asenequip.files import mark_used, remove_oldest
 from asenequip.kernels.generate import DOUBLE, SINGLE, cpu_source
 from asenequip.kernels.polynomial import parse
 
@@ -32,6 +33,12 @@ _ATTEMPTS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-mar
 _ROOM = 8 << 20
 """Bytes that a folder must have room for before anything is compiled there, several times what one library takes."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+CACHE_BYTES = 2 << 30
+"""Most bytes in each folder of the cache; beyond it, those files that were used longest ago are removed."""
+
+_LOADED: set[Path] = set()
+"""Libraries that this process runs, which it does not remove: they stay loaded as long as it lasts."""
 
 
 def cache_directory() -> Path:
@@ -134,11 +141,14 @@ def compile_library(source: str) -> ctypes.CDLL:
         If there is no compiler, or it fails, or there is no room for what it writes.
     """
     key = hashlib.sha256((source + toolchain()).encode()).hexdigest()[:32]
-    directory = writable_folder("kernels")
+    directory = writable_folder("kernels").absolute()
     for path in sorted(directory.glob(f"{key}-*.so")):
         try:
             if path.stem == f"{key}-{_content(path)}":  # the system would crash on one that is cut off
-                return ctypes.CDLL(str(path))
+                library = ctypes.CDLL(str(path))
+                _LOADED.add(path)
+                mark_used(path)
+                return library
         except OSError:  # built elsewhere, or gone by now: built anew below
             continue
     return _build(source, _with_room(directory), key)
@@ -209,6 +219,9 @@ def _build(source: str, directory: Path, key: str) -> ctypes.CDLL:
             except OSError as error:
                 failure = str(error)
                 continue
-            os.replace(target, directory / f"{key}-{_content(target)}.so")
+            kept = directory / f"{key}-{_content(target)}.so"
+            os.replace(target, kept)
+            _LOADED.add(kept)
+            remove_oldest(directory, CACHE_BYTES, keep=_LOADED)
             return library
     raise OSError(f"{shlex.join(command)} failed: {failure}")

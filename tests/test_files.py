@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from asenequip.files import locked, new_folder, remove_oldest
+from asenequip.files import locked, mark_used, new_folder, remove_oldest
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):
@@ -77,10 +78,43 @@ def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.parametrize(("most", "left"), [(100, "abc"), (25, "bc"), (10, "c"), (0, "c")])
-def test_files_used_longest_ago_go_first(most, left, tmp_path):
+@pytest.fixture
+def cache(tmp_path):
+    """Files "a", "b" and "c" of ten bytes each, the first used longest ago."""
     for name in "cab":
         (tmp_path / name).write_bytes(b"0123456789")
         os.utime(tmp_path / name, (10**9, 10**9 - {"c": 0, "b": 1, "a": 2}[name]))
-    remove_oldest(tmp_path, most)
-    assert sorted(path.name for path in tmp_path.iterdir()) == list(left)
+    return tmp_path
+
+
+def names(folder):
+    return "".join(sorted(path.name for path in folder.iterdir()))
+
+
+@pytest.mark.parametrize(("most", "left"), [(100, "abc"), (25, "bc"), (10, "c"), (0, "c")])
+def test_files_used_longest_ago_go_first(most, left, cache):
+    remove_oldest(cache, most)
+    assert names(cache) == left
+
+
+@pytest.mark.parametrize(("most", "left"), [(25, "ac"), (10, "a"), (0, "a")])
+def test_files_to_be_kept_stay(most, left, cache):
+    remove_oldest(cache, most, keep={cache / "a"})
+    assert names(cache) == left
+
+
+def test_a_file_that_was_used_lately_stays(cache):
+    mark_used(cache / "a")
+    mark_used(cache / "gone")
+    remove_oldest(cache, 10)
+    assert names(cache) == "a"
+
+
+def test_what_cannot_be_removed_stays(cache, monkeypatch):
+    def forbidden(path, missing_ok=False):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    remove_oldest(cache, 0)
+    remove_oldest(cache / "no folder", 0)
+    assert names(cache) == "abc"

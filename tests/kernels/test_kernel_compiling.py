@@ -170,3 +170,49 @@ def test_what_stands_in_for_the_cache_goes_with_the_process(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
     assert [path.name for path in tmp_path.iterdir()] == ["no folder"]
+
+
+def answer(number: int) -> str:
+    """The source of a library whose function gives a number."""
+    return f'extern "C" int run() {{ return {number}; }}'
+
+
+@needs_compiler
+def test_the_cache_is_bounded_but_keeps_what_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASENEQUIP_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "CACHE_BYTES", 1)
+    folder = native.writable_folder("kernels")
+    for name in ("left by an earlier run.so", "damaged.so"):
+        (folder / name).write_bytes(bytes(100))
+    running = [native.compile_library(answer(number)) for number in (1, 2)]
+    kept = list(folder.iterdir())
+    assert [library.run() for library in running] == [1, 2]
+    monkeypatch.setattr(native, "_build", None)  # both are still there
+    assert [native.compile_library(answer(number)).run() for number in (1, 2)] == [1, 2]
+    assert len(kept) == 2
+
+
+@needs_compiler
+def test_a_library_of_the_cache_counts_as_used_when_it_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASENEQUIP_CACHE", str(tmp_path))
+    native.compile_library(answer(3))
+    (library,) = (tmp_path / "kernels").iterdir()
+    os.utime(library, (10**9, 10**9))
+    native.compile_library(answer(3))
+    assert library.stat().st_mtime > 1.1e9
+
+
+@needs_compiler
+def test_a_library_that_another_process_removes_is_built_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASENEQUIP_CACHE", str(tmp_path))
+    native.compile_library(answer(4))
+    content = native._content
+
+    def then_removed(path):
+        found = content(path)
+        if path.parent.name == "kernels":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(native, "_content", then_removed)
+    assert native.compile_library(answer(4)).run() == 4
