@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def refuse_existing(path: Path) -> None:
-    """Refuse a name that is taken.
+def refuse_existing(*paths: Path) -> None:
+    """Refuse names of which one is taken, before anything is written under the others.
 
     Raises
     ------
     FileExistsError
+        For the first that is.
     """
-    if path.exists():
-        raise name_taken(path)
+    for path in paths:
+        if path.exists():
+            raise name_taken(path)
 
 
 def name_taken(path: Path) -> FileExistsError:
@@ -34,7 +37,7 @@ def write_new(path: Path, data: bytes) -> None:
         If the name is taken, also if it was taken while the data were written.
     """
     with _written_beside(path, data) as temporary:
-        give_name(Path(temporary), path)
+        give_name(temporary, path)
 
 
 def give_name(temporary: Path, path: Path) -> None:
@@ -144,20 +147,22 @@ def remove_oldest(folder: Path, most_bytes: int, keep: Collection[Path] = ()) ->
 
 
 @contextmanager
-def _written_beside(path: Path, data: bytes) -> Iterator[str]:
-    """Name of a temporary file in the same folder that holds the data, on the disk; gone afterwards."""
+def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
+    """A temporary file in the same folder that holds the data, on the disk; gone afterwards.
+
+    Its permissions are those that the system gives any new file, by the user's umask; tempfile's are the owner's alone.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        yield name
+        yield temporary
         _sync_folder(path.parent)
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asenequip.files import locked, mark_used, new_folder, remove_oldest
+from asenequip.files import locked, mark_used, new_folder, remove_oldest, replace_file, write_new
 
 
 def test_a_folder_appears_when_it_is_complete(tmp_path):
@@ -76,6 +76,19 @@ def test_a_file_system_without_locks_refuses_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     with locked(tmp_path / "lock", ValueError("one at a time")):
         pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX systems")
+@pytest.mark.parametrize("write", [write_new, replace_file])
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_files_have_the_permissions_that_the_user_gives_new_files(tmp_path, write, umask, mode):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "results.json", b"{}")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "results.json").stat().st_mode & 0o777 == mode
+    assert names(tmp_path) == "results.json"
 
 
 @pytest.fixture

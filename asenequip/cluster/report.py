@@ -97,8 +97,7 @@ def cluster_file(
 
     folder, fits = Path(output), clusters is None
     names = [*(NAMES if fits else NAMES[:2]), *(FIGURES if figures else ())]
-    for name in names:
-        refuse_existing(folder / name)
+    refuse_existing(*(folder / name for name in names))
     done = 0
 
     def frames() -> Iterator[Atoms]:

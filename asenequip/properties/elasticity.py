@@ -11,6 +11,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator
 
 from asenequip.errors import parameter_error
+from asenequip.files import refuse_existing
 from asenequip.properties.checks import check_crystal, check_positive, check_stress
 from asenequip.properties.evaluation import labelled, relaxed, results_of
 from asenequip.properties.moduli import Moduli, is_stable, moduli
@@ -65,11 +66,12 @@ class ElasticTensor:
         return moduli(self.tensor)
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write ``elastic.json``, ``stresses.csv`` and a figure of stress against strain into a folder."""
+        """Write ``elastic.json``, ``stresses.csv`` and a figure of the stresses into a folder; no file may exist."""
         from asenequip.properties.figures import stress_figure
 
         folder = Path(folder)
         paths = [folder / name for name in ("elastic.json", "stresses.csv", "stresses.png")]
+        refuse_existing(*paths)
         values = {
             "units": "GPa, Voigt order xx yy zz yz xz xy",
             "tensor": self.tensor,

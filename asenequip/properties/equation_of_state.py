@@ -12,6 +12,7 @@ from ase.calculators.calculator import BaseCalculator
 from numpy.typing import ArrayLike
 
 from asenequip.errors import parameter_error
+from asenequip.files import refuse_existing
 from asenequip.properties.checks import check_choice, check_crystal, check_positive
 from asenequip.properties.evaluation import labelled, relaxed
 from asenequip.properties.tables import write_csv, write_json
@@ -53,11 +54,12 @@ class EquationOfState:
         return np.asarray(birchmurnaghan(np.asarray(volumes), self.energy, bulk, self.bulk_derivative, self.volume))
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write ``eos.json``, ``eos.csv`` and a figure into a folder."""
+        """Write ``eos.json``, ``eos.csv`` and a figure into a folder; no file may exist."""
         from asenequip.properties.figures import energy_volume_figure
 
         folder = Path(folder)
         paths = [folder / name for name in ("eos.json", "eos.csv", "eos.png")]
+        refuse_existing(*paths)
         values: dict[str, Any] = {
             "units": "per atom: Angstrom^3, eV; bulk modulus GPa",
             "volume": self.volume,

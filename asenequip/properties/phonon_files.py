@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def write(
     found: Phonons, folder: Path, *, mesh: int | Sequence[int], temperatures: ArrayLike, points: int
 ) -> list[Path]:
-    """Write everything about phonons into a folder; no file may exist.
+    """Write everything about phonons into a folder; no file may exist, and none is written before all are calculated.
 
     ``phonopy_params.yaml`` (cells, displacements, forces or force constants: ``phonopy-load`` reads it alone),
     ``FORCE_SETS`` where forces were used, ``FORCE_CONSTANTS``; ``bands.csv``, ``dos.csv``, ``thermal.csv``,
@@ -42,10 +42,13 @@ def write(
     -------
     list of Path
     """
-    paths = _write_phonopy(found, folder)
+    params, constants, sets = (folder / name for name in ("phonopy_params.yaml", "FORCE_CONSTANTS", "FORCE_SETS"))
+    tables = [folder / name for name in ("bands.csv", "dos.csv", "thermal.csv")]
+    summary, *figures = (folder / name for name in ("phonons.json", "bands.png", "thermal.png"))
+    refuse_existing(params, constants, sets, *tables, summary, *figures)
     lines, density = found.bands(points), found.density_of_states(mesh)
     thermal = found.thermal_properties(temperatures, mesh)
-    tables = [folder / name for name in ("bands.csv", "dos.csv", "thermal.csv")]
+    paths = _write_phonopy(found, params, constants, sets)
     write_csv(tables[0], _band_columns(lines))
     write_csv(tables[1], {"frequency_THz": density.frequencies, "states_per_THz": density.density})
     columns = {
@@ -55,27 +58,23 @@ def write(
         "heat_capacity_eV_per_K": thermal.heat_capacity,
     }
     write_csv(tables[2], columns)
-    summary = folder / "phonons.json"
     write_json(summary, _summary(found, thermal.imaginary))
-    figures = [folder / name for name in ("bands.png", "thermal.png")]
     band_figure(lines, density, figures[0])
     thermal_figure(thermal, figures[1])
     return [*paths, *tables, summary, *figures]
 
 
-def _write_phonopy(found: Phonons, folder: Path) -> list[Path]:
+def _write_phonopy(found: Phonons, params: Path, constants: Path, sets: Path) -> list[Path]:
     from phonopy.file_IO import write_FORCE_CONSTANTS, write_FORCE_SETS
 
     phonopy = found.phonopy
-    paths = [folder / name for name in ("phonopy_params.yaml", "FORCE_CONSTANTS", "FORCE_SETS")]
-    for path in paths:
-        refuse_existing(path)
     with_forces = found.method == "displacements"
-    phonopy.save(paths[0], settings={"force_constants": not with_forces})
-    write_FORCE_CONSTANTS(phonopy.force_constants, filename=paths[1], p2s_map=phonopy.primitive.p2s_map)
-    if with_forces:
-        write_FORCE_SETS(phonopy.dataset, filename=paths[2])
-    return paths if with_forces else paths[:2]
+    phonopy.save(params, settings={"force_constants": not with_forces})
+    write_FORCE_CONSTANTS(phonopy.force_constants, filename=constants, p2s_map=phonopy.primitive.p2s_map)
+    if not with_forces:
+        return [params, constants]
+    write_FORCE_SETS(phonopy.dataset, filename=sets)
+    return [params, constants, sets]
 
 
 def _band_columns(bands: Bands) -> dict[str, Any]:

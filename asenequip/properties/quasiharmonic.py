@@ -13,6 +13,7 @@ from ase.calculators.calculator import BaseCalculator
 from numpy.typing import ArrayLike
 
 from asenequip.errors import parameter_error
+from asenequip.files import refuse_existing
 from asenequip.properties.checks import check_crystal
 from asenequip.properties.equation_of_state import scaled
 from asenequip.properties.evaluation import labelled, relaxed
@@ -60,11 +61,12 @@ class QuasiHarmonic:
     pressure: float
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write ``quasiharmonic.csv``, ``quasiharmonic.json`` and a figure into a folder."""
+        """Write ``quasiharmonic.csv``, ``quasiharmonic.json`` and a figure into a folder; no file may exist."""
         from asenequip.properties.figures import quasiharmonic_figure
 
         folder = Path(folder)
         paths = [folder / f"quasiharmonic.{ending}" for ending in ("json", "csv", "png")]
+        refuse_existing(*paths)
         write_json(
             paths[0],
             {
@@ -111,11 +113,12 @@ class Gruneisen:
     parameters: np.ndarray
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write ``gruneisen.csv`` and a figure into a folder."""
+        """Write ``gruneisen.csv`` and a figure into a folder; no file may exist."""
         from asenequip.properties.figures import gruneisen_figure
 
         folder = Path(folder)
         paths = [folder / "gruneisen.csv", folder / "gruneisen.png"]
+        refuse_existing(*paths)
         modes = self.frequencies.shape[1]
         columns: dict[str, Any] = {f"q{axis + 1}": np.repeat(self.qpoints[:, axis], modes) for axis in range(3)}
         columns |= {

@@ -188,13 +188,18 @@ def test_files(tmp_path):
         found.write(tmp_path)
 
 
-def test_a_figure_is_not_written_over(tmp_path):
+def test_a_taken_name_leaves_no_half_of_the_files(tmp_path):
     volumes = np.linspace(15.0, 18.0, 9)
     state = fit_equation_of_state(volumes, 0.1 * (volumes - 16.4) ** 2)
     (tmp_path / "eos.png").write_text("mine")
     with pytest.raises(FileExistsError, match=r"eos\.png"):
         state.write(tmp_path)
     assert (tmp_path / "eos.png").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["eos.png"]
+    (tmp_path / "stresses.png").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"stresses\.png"):
+        elastic_tensor(crystal(), calculator()).write(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eos.png", "stresses.png"]
 
 
 def test_ctrl_c_ends_the_work_and_says_so():

@@ -119,8 +119,12 @@ def test_phonopy_reads_the_files(allegro, copper_oxide, tmp_path):
         np.testing.assert_allclose(read.qpoints.frequencies[0], expected[1], atol=1e-6)
     summary = json.loads((tmp_path / "hessian" / "phonons.json").read_text())
     assert summary["supercell_atoms"] == 16
-    with pytest.raises(FileExistsError):
-        found.write(tmp_path / "hessian")
+    taken = tmp_path / "taken" / "thermal.png"
+    taken.parent.mkdir()
+    taken.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"thermal\.png"):
+        found.write(taken.parent, mesh=4)
+    assert list(taken.parent.iterdir()) == [taken]
 
 
 def test_force_sets_of_a_higher_order_carry_it(allegro, copper_oxide, tmp_path):
