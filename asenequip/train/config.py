@@ -227,7 +227,7 @@ class Training(_Strict):
     """Optimiser, schedule, length."""
 
     epochs: PositiveInt | None = Field(
-        default=None, description="If absent: until `minutes` are over; without these as many as make 10,000 steps."
+        default=None, description="If absent: until `minutes` are over; without these as many as make 30,000 steps."
     )
     minutes: PositiveFloat | None = Field(
         default=None, description="Stop, learning rate fully decayed, after this time."

@@ -13,7 +13,7 @@ _ATOMS = 50
 """Atoms of a step: on a processor its time grows with them, and in equal time many small steps learn more."""
 _FRAMES = 32
 """Frames of a step, at most."""
-_STEPS = 10_000
+_STEPS = 30_000
 _EPOCHS = 20, 1000
 """Fewest and most epochs, whatever they make of `_STEPS`."""
 _JUDGED = 25

@@ -54,7 +54,7 @@ def read_settings(path: str | Path, overrides: Sequence[str], remedy: str) -> di
 
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise ConfigError(f"There is no file {path}.\n{remedy}") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:

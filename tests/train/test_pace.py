@@ -24,8 +24,8 @@ Settings = Callable[..., dict[str, Any]]
 @pytest.mark.parametrize(
     ("frames", "atoms", "batch", "epochs"),
     [
-        (400, 27, 2, 50),  # 50 atoms; 200 steps an epoch, 10,000 in all
-        (70, 416, 1, 143),
+        (400, 27, 2, 150),  # 50 atoms; 200 steps an epoch, 30,000 in all
+        (70, 416, 1, 429),
         (10, 1.5, 32, 1000),  # 32 frames and 1000 epochs at most
         (10**6, 10, 5, 20),  # 20 epochs at least
     ],
